@@ -1,0 +1,1 @@
+"""Reading sources. Nothing below this package imports Dagster."""

@@ -1,0 +1,199 @@
+"""What a connector is: open, check, discover, read.
+
+A connector reads; it does not load, keep state, retype, deduplicate or judge. It yields payloads and seals them with
+checkpoints; the sync engine does everything else, the same for every kind.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from connectors.specs import ConnectorSpec, SourceSpec, StreamSpec
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Half-open [start, end), aware UTC: the slice of a partitioned read."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream's saved position.
+
+    cursor: greatest committed cursor value as it goes into a request, the lag already subtracted; None at first.
+        A timestamp is an ISO 8601 string in UTC ending in Z, a number is its decimal text.
+    connector: the connector's own position (files seen, a Singer bookmark, ...), opaque to the engine.
+    """
+
+    cursor: str | None = None
+    connector: Json = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRecords:
+    """Raw JSON objects, newline between them, never decoded by the connector.
+
+    position: where they came from, for quarantine and messages, e.g. `page 3`.
+    """
+
+    body: bytes
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Typed records: Table[n, columns]. Names are the source's own; timestamps are aware or declared UTC."""
+
+    table: "pa.Table"
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFile:
+    """A finished CSV file that COPY understands: no header, empty = NULL, "" = empty text, UTF-8.
+
+    schema: column names in file order with their Arrow types (decimal128, timestamp[us, UTC], ...).
+    The engine takes the file over and deletes it.
+    """
+
+    path: Path
+    schema: "pa.Schema"
+    rows: int
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that the connector itself could not represent; it goes to quarantine."""
+
+    payload: bytes
+    reason: str
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All payloads yielded before it are complete up to here: they may be published, and a rerun resumes here.
+
+    connector: replaces StreamState.connector.
+    is_ordered: rows so far arrived in cursor order, so the greatest cursor seen may be committed as the position.
+        The end of read() is such a checkpoint always; a connector yields one itself only where it can resume.
+    """
+
+    connector: Json | None = None
+    is_ordered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What the source itself says of this read, for reconciliation.
+
+    rows: how many records the source claims the whole read has; None when it does not say.
+    nothing_new: the source states that there is nothing newer than the cursor (an HTTP 304, an empty answer to a
+        filtered request), so that an empty sync counts as fresh.
+    """
+
+    rows: int | None = None
+    nothing_new: bool = False
+
+
+Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a read costs so far; the connector adds to it."""
+
+    requests: int = 0
+    received_bytes: int = 0
+    wait_seconds: float = 0.0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """What one read gets from the engine.
+
+    window: the partition slice to bound the extraction by, or None for a live sync.
+    folder: a private, empty folder for files of this read; gone after the sync.
+    log: one line for the sync's log, e.g. `page 14 of 200`.
+    cancelled: set when the read should stop at the next record boundary.
+    page_limit: stop after so many pages or parts (preview); None for all.
+    """
+
+    window: Window | None
+    folder: Path
+    usage: Usage = field(default_factory=Usage)
+    log: Callable[[str], None] = lambda line: None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    page_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredColumn:
+    """type is the house name: text, bigint, double, decimal, bool, timestamp, date, time, json, binary."""
+
+    name: str
+    type: str
+    is_nullable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredStream:
+    name: str
+    columns: tuple[DiscoveredColumn, ...] = ()
+    primary_key: tuple[str, ...] = ()
+    estimated_rows: int | None = None
+
+
+class Connector(Protocol):
+    """One open source. Used as a context manager by one thread; errors are those of connectors.errors."""
+
+    def check(self) -> str:
+        """One cheap request that proves address and credentials; a line that says what answered."""
+        ...
+
+    def discover(self) -> tuple[DiscoveredStream, ...]:
+        """The streams that the source offers."""
+        ...
+
+    def read(self, stream: "Any", state: StreamState, context: ReadContext) -> Iterator[Message]:
+        """The records of one stream after `state`, or inside `context.window`.
+
+        `stream` is the kind's own StreamSpec. Retries and rate limits are inside; a failure is raised classified.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A family of connectors: its two spec classes and the function that opens one.
+
+    open(source) resolves references, so it may raise ConfigError; it does not touch the network.
+    storage_kind: the badge that the Dagster UI shows on the asset, e.g. `api`, `csv`, `sling`, `postgres`.
+    """
+
+    name: str
+    connector: "type[ConnectorSpec]"
+    stream: "type[StreamSpec]"
+    open: "Callable[[SourceSpec], Connector]"
+    storage_kind: str = "api"
+    default_write: Literal["append", "merge", "replace"] = "append"

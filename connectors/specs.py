@@ -1,0 +1,296 @@
+"""The source file as pydantic models: the same for the component, the command line and the docs.
+
+A source file is data: frozen, extra keys refused, secrets only as references, durations in ISO 8601.
+Each kind adds its own connector and stream fields (`connectors.kinds.*`); `parse_source` picks them.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from connectors.errors import ConfigError
+from connectors.registry import KINDS, kind
+
+NAME = r"^[a-z][a-z0-9_]{0,50}$"
+Name = Annotated[str, Field(pattern=NAME)]
+Write = Literal["append", "merge", "replace", "scd2"]
+ColumnType = Literal["text", "bigint", "double", "decimal", "bool", "timestamp", "date", "time", "json", "binary"]
+Severity = Literal["warn", "error"]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+"""One name or a list of names."""
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConnectorSpec(Spec):
+    """How to reach a source; each kind adds its own fields."""
+
+    kind: str
+
+
+class CursorSpec(Spec):
+    """The ordering field of an incremental stream.
+
+    lag: subtracted from the committed position, so late rows are read again and merged by key.
+    start: first position when there is no state.
+    tolerance: a value later than now + tolerance is loaded but never becomes the position.
+    """
+
+    field: str
+    lag: timedelta = timedelta(0)
+    start: str | None = None
+    tolerance: timedelta = timedelta(days=1)
+
+
+class FreshnessSpec(Spec):
+    """Warn and fail when the stream has not been synced for so long (smallest: one minute)."""
+
+    fail_after: timedelta
+    warn_after: timedelta | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.fail_after < timedelta(minutes=1):
+            raise ValueError("fail_after must be at least PT1M")
+        if self.warn_after is not None and not timedelta(minutes=1) <= self.warn_after < self.fail_after:
+            raise ValueError("warn_after must be at least PT1M and shorter than fail_after")
+        return self
+
+
+class PartitionSpec(Spec):
+    """Slices of time that backfills read one by one; `by` follows the calendar of `timezone`."""
+
+    by: Literal["hour", "day", "week", "month"]
+    start: date
+    timezone: str = "UTC"
+
+
+class DriftSpec(Spec):
+    """What happens when the observed schema differs from the declared one."""
+
+    new: Literal["evolve", "freeze", "ignore", "quarantine"] = "evolve"
+    missing: Literal["ignore", "warn", "freeze"] = "warn"
+    retyped: Literal["evolve", "quarantine", "freeze"] = "quarantine"
+
+
+class ColumnSpec(Spec):
+    """One column's contract; every field is optional, and what is left out is observed and remembered."""
+
+    type: ColumnType | None = None
+    nullable: bool = True
+    precision: int | None = Field(default=None, ge=1, le=1000)
+    scale: int | None = Field(default=None, ge=0, le=1000)
+    description: str = ""
+    unit: str = ""
+    pii: Literal["none", "personal", "sensitive"] = "none"
+    accepted_values: tuple[str, ...] = ()
+    rule: Literal["keep", "block", "hash", "truncate", "mask"] = "keep"
+
+
+class CheckSpec(Spec):
+    """One check on a stream. The fields beside `type`, `severity` and `blocking` belong to the check's own type."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    type: str
+    severity: Severity | None = None
+    blocking: bool | None = None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.model_extra or {}
+
+
+class WindowSpec(Spec):
+    """A long read commits at a checkpoint once so many rows or so much time have gathered."""
+
+    rows: int = Field(default=50_000, ge=1)
+    seconds: timedelta = timedelta(seconds=30)
+
+
+class QuarantineSpec(Spec):
+    """The sync goes on while no more than `rows` records and `share` of all records are quarantined."""
+
+    rows: int = Field(default=1_000, ge=0)
+    share: float = Field(default=0.05, ge=0.0, le=1.0)
+
+
+class LimitSpec(Spec):
+    """Ends only this stream, with class `resource`."""
+
+    memory_mb: int | None = Field(default=None, ge=64)
+    time: timedelta | None = None
+
+
+class Policy(Spec):
+    """Fields that a source may set for all its streams (`defaults`) and a stream for itself."""
+
+    schedule: str | None = None
+    freshness: FreshnessSpec | None = None
+    write: Write | None = None
+    drift: DriftSpec = DriftSpec()
+    window: WindowSpec = WindowSpec()
+    max_quarantined: QuarantineSpec = QuarantineSpec()
+    limits: LimitSpec = LimitSpec()
+    owner: str | None = None
+    tags: Mapping[str, str] = Field(default_factory=dict)
+    retries: int = Field(default=2, ge=0, le=10)
+
+
+class StreamSpec(Policy):
+    """One stream: about ten facts. Each kind adds its own fields."""
+
+    name: Name
+    description: str = ""
+    primary_key: Names = ()
+    cursor: CursorSpec | None = None
+    partitions: PartitionSpec | None = None
+    columns: Mapping[str, ColumnSpec] = Field(default_factory=dict)
+    checks: tuple[CheckSpec, ...] = ()
+    merge: Literal["upsert", "delete-insert"] = "upsert"
+    deletes: Literal["soft", "hard"] = "soft"
+    snapshot: bool = False
+    """Every read is the whole collection, so a key that is gone was deleted at the source."""
+    allow_empty: bool = False
+    """A `replace` that reads nothing may empty the table."""
+    null_values: tuple[str, ...] = ()
+    """Texts that mean NULL, e.g. `NA`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.write in ("merge", "scd2") and not self.primary_key:
+            raise ValueError(f"write: {self.write} needs a primary_key")
+        if self.write == "append" and self.cursor is not None and self.cursor.lag:
+            raise ValueError("cursor.lag with write: append would load the rows of the lag twice; use write: merge")
+        if self.snapshot and self.write not in ("merge", "scd2"):
+            raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
+        for name in self.primary_key:
+            if name in self.columns and self.columns[name].rule == "block":
+                raise ValueError(f"columns.{name}.rule: block contradicts primary_key")
+        return self
+
+
+class SourceSpec(Spec):
+    """One source file: the connector, the streams, the policy.
+
+    Schema in the warehouse `raw_<source>`, asset keys [source, stream], group <source>.
+    """
+
+    source: Name
+    owner: str
+    description: str = ""
+    connector: ConnectorSpec
+    defaults: Policy = Policy()
+    streams: tuple[StreamSpec, ...]
+
+    @property
+    def schema_name(self) -> str:
+        return f"raw_{self.source}"
+
+    def stream(self, name: str) -> StreamSpec:
+        """Raises ConfigError with the nearest name when there is no such stream."""
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        raise ConfigError(
+            self.source, f"no stream {name!r}", did_you_mean(name, [stream.name for stream in self.streams])
+        )
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A hint: the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
+
+
+def parse_source(attributes: object, path: Path | str) -> SourceSpec:
+    """The validated source file; a stream inherits from `defaults` what it does not set itself.
+
+    Raises:
+        ConfigError: path, stream, key, what is wrong, and the nearest valid key.
+    """
+    place = str(path)
+    if not isinstance(attributes, Mapping):
+        raise ConfigError(place, f"attributes is a {type(attributes).__name__}, not a mapping", "See docs/sources.md.")
+    raw = cast("Mapping[str, Any]", attributes)
+    connector = raw.get("connector")
+    name = cast("Mapping[str, Any]", connector).get("kind") if isinstance(connector, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigError(f"{place}: connector.kind", "missing", f"Set one of: {', '.join(sorted(KINDS))}.")
+    if name not in KINDS:
+        raise ConfigError(f"{place}: connector.kind", f"unknown kind {name!r}", did_you_mean(name, list(KINDS)))
+    entry = kind(name)
+    shape: dict[str, type[BaseModel]] = {"connector": entry.connector, "streams": entry.stream, "defaults": Policy}
+    try:
+        defaults = Policy.model_validate(raw.get("defaults") or {})
+        inherited = {key: getattr(defaults, key) for key in defaults.model_fields_set}
+        streams = raw.get("streams")
+        if not isinstance(streams, Sequence) or isinstance(streams, str) or not streams:
+            raise ConfigError(f"{place}: streams", "needs at least one stream", "See docs/sources.md.")
+        parsed: list[StreamSpec] = []
+        for index, stream in enumerate(cast("Sequence[object]", streams)):
+            item = cast("Mapping[str, Any]", stream) if isinstance(stream, Mapping) else {}
+            try:
+                parsed.append(entry.stream.model_validate({"write": entry.default_write, **inherited, **item}))
+            except ValidationError as error:
+                label = f"streams[{item.get('name', index)}]"
+                raise _config_error(place, label, error.errors()[0], entry.stream) from error
+        names = [stream.name for stream in parsed]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"{place}: streams", f"declared twice: {', '.join(sorted(twice))}", "Rename one.")
+        outer = {key: value for key, value in raw.items() if key not in ("connector", "streams", "defaults")}
+        try:
+            stanza = entry.connector.model_validate(connector)
+        except ValidationError as error:
+            raise _config_error(place, "connector", error.errors()[0], entry.connector) from error
+        return SourceSpec.model_validate({**outer, "connector": stanza, "defaults": defaults, "streams": parsed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        label = "defaults" if error.title == "Policy" else ""
+        raise _config_error(place, label, first, shape.get(label, SourceSpec)) from error
+
+
+def _config_error(place: str, label: str, error: ErrorDetails, model: type[BaseModel]) -> ConfigError:
+    """One pydantic error as where, what, hint. The input is echoed only for unknown keys: it may be a secret."""
+    path = ".".join(str(part) for part in error["loc"])
+    where = f"{place}: {'.'.join(part for part in (label, path) if part)}"
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"][:-1])
+        return ConfigError(where, "unknown key", did_you_mean(str(error["loc"][-1]), known))
+    if error["type"] == "missing":
+        return ConfigError(where, "missing", "This key is required; see docs/sources.md.")
+    what = error["msg"].removeprefix("Value error, ")
+    return ConfigError(where, what, "See docs/sources.md for the keys and their values.")
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Field names of the model found by walking `path` through nested models."""
+    current = model
+    for part in path:
+        field = current.model_fields.get(str(part))
+        nested = _model_in(field.annotation) if field else None
+        if nested is None:
+            continue
+        current = nested
+    return list(current.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None

@@ -1,0 +1,47 @@
+"""How much of its data the demo shows: everything, or all days up to one.
+
+The sources read the release at every request, so a day can be let out while they run.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from demo.dataset import FIRST_DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """until: the last day shown; None shows everything."""
+
+    until: date | None = None
+
+    @classmethod
+    def first_days(cls, days: int) -> "Release":
+        """The first `days` days (from 1 January 2013); at least one."""
+        return cls(FIRST_DAY + timedelta(days=max(days, 1) - 1))
+
+    def shows(self, day: date) -> bool:
+        return self.until is None or day <= self.until
+
+    def __str__(self) -> str:
+        return "everything" if self.until is None else f"all days up to {self.until.isoformat()}"
+
+
+def read_release(path: Path) -> Release:
+    """The release in the file; everything when there is no file."""
+    try:
+        until = json.loads(path.read_text(encoding="utf-8"))["until"]
+    except FileNotFoundError:
+        return Release()
+    return Release(date.fromisoformat(until) if until else None)
+
+
+def write_release(path: Path, release: Release) -> None:
+    """Replace the file in one step, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps({"until": release.until.isoformat() if release.until else None}), encoding="utf-8")
+    fresh.replace(path)

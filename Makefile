@@ -1,0 +1,48 @@
+# Headwater. `make` alone lists what there is. Works with GNU make 3.81 (macOS) and any POSIX make.
+UV_VERSION = 0.13.8
+BIN = .venv/bin
+# further words for a command, e.g. make test ARGS="tests/cli -x"
+ARGS =
+# an interpreter to use before any that is found on PATH, e.g. make setup PYTHON=/usr/local/bin/python3.12
+PYTHON =
+
+.PHONY: help setup demo ui test test-all lint format types bench doctor clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## .venv with everything of uv.lock, and .env; does nothing when both are there
+	@UV_VERSION=$(UV_VERSION) PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+demo: setup ## real data through every stream and every model, then one table; ends by itself
+	@$(BIN)/headwater demo $(ARGS)
+
+ui: setup ## the Dagster UI on http://127.0.0.1:3000 with daemon and demo sources
+	@$(BIN)/headwater up $(ARGS)
+
+test: setup ## the tests, without the slow ones
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: setup ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup ## put the code in shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: setup ## strict types
+	@$(BIN)/pyright
+
+bench: setup ## every claim of docs/performance.md, measured
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+doctor: setup ## everything that could stop a run, checked before anything runs
+	@$(BIN)/headwater doctor $(ARGS)
+
+clean: ## caches and build results; .venv, .env and the data under .headwater stay
+	@rm -rf .ruff_cache .pytest_cache .hypothesis build dist dbt_project/target dbt_project/logs
+	@find . -name __pycache__ -type d -not -path './.venv/*' -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""One embedded PostgreSQL a session, a fresh pair of databases a test.
+
+`server` is the running server; `env` a clean environment that points at this test's databases, to give to a process or
+to `load_settings(env)`; `settings` that reading; `warehouse` the bootstrapped databases themselves.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from platform_assets.settings import Settings, load_settings
+from platform_assets.warehouse import Warehouse, ensure_warehouse
+from tests.support.servers import TestServer, clean_environment, database_pair, running_server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[TestServer]:
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def env(server: TestServer, tmp_path: Path) -> Iterator[dict[str, str]]:
+    with database_pair(server, f"test_{uuid4().hex[:12]}") as pair:
+        yield clean_environment() | pair | {"HEADWATER_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def settings(env: dict[str, str]) -> Settings:
+    return load_settings(env)
+
+
+@pytest.fixture
+def warehouse(settings: Settings) -> Warehouse:
+    return ensure_warehouse(settings)

@@ -1,0 +1,66 @@
+"""What commands share: settings with their secrets protected, open sources, and the demo sources when they are meant."""
+
+import os
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from platform_assets.cli import output
+from platform_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from connectors.contract import Connector
+    from connectors.specs import SourceSpec
+
+DEMO_VARIABLES = frozenset({"FLIGHTS_API_URL", "FLIGHTS_API_TOKEN", "REFERENCE_DB_URL", "WEATHER_FILES"})
+"""What the demo sources are found by; nothing else uses these names."""
+
+
+def read_settings() -> Settings:
+    """The settings; what they and .env hold of secrets is never shown from here on."""
+    settings = load_settings()
+    output.protect_environment()
+    return settings
+
+
+def protect_secrets(spec: "SourceSpec") -> None:
+    """Never show a value that this source refers to as a secret."""
+    from platform_assets.sources import references
+
+    output.protect(os.environ.get(found.name, "") for found in references(spec) if found.is_secret)
+
+
+def wants_demo(spec: "SourceSpec") -> bool:
+    """The source is one of the demo's, and nobody has said where the demo's sources are."""
+    from platform_assets.sources import references
+
+    is_demo = any(found.name in DEMO_VARIABLES for found in references(spec))
+    return is_demo and not any(os.environ.get(name) for name in DEMO_VARIABLES)
+
+
+@contextmanager
+def reachable(spec: "SourceSpec", settings: Settings) -> Generator[None]:
+    """Serve the demo sources while the block runs when `spec` needs them and none are set; otherwise do nothing."""
+    with ExitStack() as ends:
+        if wants_demo(spec):
+            from demo.stack import DemoStack
+            from platform_assets.warehouse import ensure_warehouse
+
+            output.note(f"{spec.source} is a demo source: the demo sources run while this command does")
+            warehouse = ensure_warehouse(settings)
+            stack = ends.enter_context(DemoStack(settings.home))
+            stack.serve_database(warehouse.tcp_dsn("admin"), warehouse.address.host, warehouse.address.port)
+            os.environ.update(stack.environment())
+            ends.callback(lambda: [os.environ.pop(name, None) for name in DEMO_VARIABLES])
+        protect_secrets(spec)
+        output.protect_environment()
+        yield
+
+
+@contextmanager
+def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
+    """The source's connector, open."""
+    from connectors.registry import kind
+
+    with reachable(spec, settings), kind(spec.connector.kind).open(spec) as connector:
+        yield connector

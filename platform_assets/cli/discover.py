@@ -1,0 +1,42 @@
+"""`headwater discover <source>`: what the source offers."""
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from platform_assets.cli import output
+from platform_assets.cli.context import opened, read_settings
+
+
+def command(
+    source: str = typer.Argument(help="A source, e.g. nyc_reference."),
+    columns: bool = typer.Option(False, "--columns", help="Also list every column with its type."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON array, for programs."),
+) -> None:
+    """List the streams that a source offers, and which of them its file declares."""
+    from platform_assets.sources import find_source
+
+    settings = read_settings()
+    spec = find_source(source, settings.project_root)
+    with opened(spec, settings) as connector:
+        offered = connector.discover()
+    if as_json:
+        print(json.dumps([asdict(stream) for stream in offered], indent=2))
+        return
+    declared = {stream.name for stream in spec.streams}
+    table = output.table("", "offered", "declared", "columns", "primary key", "rows (about)", right=("rows (about)",))
+    for stream in offered:
+        words = [f"{column.name} {column.type}" for column in stream.columns]
+        table.add_row(
+            stream.name,
+            "yes" if stream.name in declared else "no",
+            "\n".join(words) if columns else str(len(words) or ""),
+            ", ".join(stream.primary_key),
+            "" if stream.estimated_rows is None else f"{stream.estimated_rows:,}",
+        )
+    output.console().print(table)
+    unknown = declared - {stream.name for stream in offered}
+    print(f"{len(offered)} streams offered, {len(declared)} declared in the source file")
+    if unknown:
+        print(f"Declared, but not seen by discovery: {', '.join(sorted(unknown))}.")

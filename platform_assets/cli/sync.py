@@ -1,0 +1,144 @@
+"""`headwater sync <source>[.<stream>]`: the engine that Dagster runs, without Dagster."""
+
+import signal
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from connectors.errors import HeadwaterError
+from platform_assets.cli import UNEXPECTED, output
+from platform_assets.cli.context import reachable, read_settings
+
+if TYPE_CHECKING:
+    from connectors.specs import SourceSpec, StreamSpec
+    from connectors.sync import SyncResult
+
+ROWS_EVERY_SECONDS = 5.0
+"""So often a running stream says how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one stream's sync ended: exactly one of result and error is set."""
+
+    stream: str
+    seconds: float
+    result: "SyncResult | None" = None
+    error: Exception | None = None
+
+
+def command(
+    target: str = typer.Argument(help="A source or one stream of it, e.g. nyc_flights or nyc_flights.flights."),
+) -> None:
+    """Sync every stream of a source, or one stream, into the warehouse. A failing stream does not stop the others.
+
+    Ctrl-C publishes what is sealed and ends; a second one ends at once.
+    """
+    from platform_assets.sources import find_streams
+    from platform_assets.warehouse import ensure_warehouse
+
+    settings = read_settings()
+    spec, streams = find_streams(target, settings.project_root)
+    dsn = ensure_warehouse(settings).loader_dsn
+    output.protect_urls(dsn)
+    cancelled = threading.Event()
+    outcomes: list[Outcome] = []
+    with reachable(spec, settings), _stops_in_order(cancelled):
+        for stream in streams:
+            if cancelled.is_set():
+                break
+            outcomes.append(_sync_one(spec, stream, dsn, cancelled))
+    _show(outcomes)
+    if cancelled.is_set():
+        raise KeyboardInterrupt
+    raise typer.Exit(exit_code([outcome.error for outcome in outcomes if outcome.error is not None]))
+
+
+def exit_code(errors: Sequence[Exception]) -> int:
+    """The code of the worst error, 0 without any.
+
+    Unexpected errors are worst, then those that a retry does not help, then those that may pass; the first of equals.
+    """
+
+    def badness(error: Exception) -> int:
+        if not isinstance(error, HeadwaterError):
+            return 2
+        return 0 if error.is_retryable else 1
+
+    if not errors:
+        return 0
+    worst = max(errors, key=badness)
+    return worst.exit_code if isinstance(worst, HeadwaterError) else UNEXPECTED
+
+
+def _sync_one(spec: "SourceSpec", stream: "StreamSpec", dsn: str, cancelled: threading.Event) -> Outcome:
+    from connectors.sync import Progress, SyncRequest, sync
+
+    request = SyncRequest(source=spec, stream=stream, trigger="cli")
+    started = time.monotonic()
+    last_said = started
+
+    def on_rows(rows: int) -> None:
+        nonlocal last_said
+        if time.monotonic() - last_said >= ROWS_EVERY_SECONDS:
+            last_said = time.monotonic()
+            output.note(f"{request.label}: {rows:,} rows so far")
+
+    progress = Progress(
+        on_step=lambda step: output.note(f"{request.label}: {step}"),
+        on_rows=on_rows,
+        on_log=lambda line: output.note(f"{request.label}: {line}"),
+        cancelled=cancelled,
+    )
+    try:
+        result = sync(request, dsn, progress)
+    except Exception as error:  # noqa: BLE001  one stream's failure never touches its siblings; it is shown and counted
+        return Outcome(request.label, time.monotonic() - started, error=error)
+    return Outcome(request.label, result.seconds, result=result)
+
+
+@contextmanager
+def _stops_in_order(cancelled: threading.Event) -> Generator[None]:
+    """The first Ctrl-C asks the sync to stop at the next record; the second raises KeyboardInterrupt."""
+
+    def stop(number: int, frame: object) -> None:
+        del number, frame
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        cancelled.set()
+        output.note("stopping after what is sealed; Ctrl-C again ends at once")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    numbers = ("extracted", "loaded", "quarantined", "seconds")
+    table = output.table("", "stream", "status", *numbers, right=numbers)
+    for outcome in outcomes:
+        seconds = f"{outcome.seconds:.1f}"
+        if outcome.result is not None:
+            rows = outcome.result.rows
+            counts = (f"{count:,}" for count in (rows.extracted, rows.loaded, rows.quarantined))
+            table.add_row(outcome.stream, outcome.result.status, *counts, seconds)
+        else:
+            failure = getattr(outcome.error, "failure_class", "unexpected")
+            table.add_row(outcome.stream, f"failed ({failure})", "", "", "", seconds)
+    output.console().print(table)
+    for outcome in outcomes:
+        if isinstance(outcome.error, HeadwaterError):
+            output.failure(outcome.error)
+        elif outcome.error is not None:
+            output.unexpected(outcome.error, outcome.stream)
+        elif outcome.result is not None:
+            for verdict in outcome.result.verdicts:
+                if not verdict.passed:
+                    output.note(f"{outcome.stream}: {verdict.severity} {verdict.name}: {verdict.explanation}")

@@ -284,7 +284,7 @@ def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
         if nested is None:
             continue
         current = nested
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

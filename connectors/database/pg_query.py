@@ -1,0 +1,97 @@
+"""The SQL that PostgreSQL is asked: identifiers and values quoted by psycopg, values cast to the column's type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import LiteralString, cast
+
+from psycopg import sql
+
+from connectors.database.shape import TableColumn, TableShape
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows of which columns; conditions are ANDed."""
+
+    shape: TableShape
+    columns: tuple[TableColumn, ...]
+    conditions: tuple[sql.Composable, ...] = ()
+    order_by: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def also(self, *conditions: sql.Composable) -> "Selection":
+        return replace(self, conditions=(*self.conditions, *conditions))
+
+
+def literal_of(value: str, column: TableColumn) -> sql.Composable:
+    """The value cast to the column's own type; a date is compared as a timestamp, so that hours count."""
+    native = "timestamp without time zone" if column.native_type == "date" else column.native_type
+    return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(cast("LiteralString", native)))
+
+
+def compare(column: TableColumn, operator: LiteralString, value: str) -> sql.Composable:
+    return sql.SQL("{} {} {}").format(sql.Identifier(column.name), sql.SQL(operator), literal_of(value, column))
+
+
+def not_above(column: TableColumn, value: str) -> sql.Composable:
+    """At most the value, or NULL."""
+    return sql.SQL("({0} <= {1} or {0} is null)").format(sql.Identifier(column.name), literal_of(value, column))
+
+
+def row_compare(columns: Sequence[TableColumn], operator: LiteralString, values: Sequence[str]) -> sql.Composable:
+    """(a, b) > (x, y): the row-wise order that an index on (a, b) serves."""
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    bounds = sql.SQL(", ").join(literal_of(value, column) for column, value in zip(columns, values, strict=True))
+    return sql.SQL("({}) {} ({})").format(names, sql.SQL(operator), bounds)
+
+
+def author_condition(where: str) -> sql.Composable:
+    """The stream's own condition, as its author wrote it."""
+    return sql.SQL("({})").format(sql.SQL(cast("LiteralString", where)))
+
+
+def select(selection: Selection) -> sql.Composed:
+    """select <columns> from <table> where ... order by ... limit ..."""
+    names = sql.SQL(", ").join(_expression(column) for column in selection.columns)
+    return sql.SQL("select {}{}").format(names, _rest(selection))
+
+
+def copy_out(selection: Selection) -> sql.Composed:
+    """COPY of the rows as CSV without header: empty is NULL, "" is empty text."""
+    return sql.SQL("copy ({}) to stdout (format csv, encoding 'UTF8')").format(select(selection))
+
+
+def count(selection: Selection) -> sql.Composed:
+    return sql.SQL("select count(*){}").format(_rest(selection))
+
+
+def greatest(selection: Selection, column: TableColumn) -> sql.Composed:
+    return sql.SQL("select max({})::text{}").format(sql.Identifier(column.name), _rest(selection))
+
+
+def window_end(selection: Selection, key: Sequence[TableColumn], rows: int) -> sql.Composed:
+    """The key of the window's last row as texts; no row when fewer than `rows` are left."""
+    names = [sql.Identifier(column.name) for column in key]
+    inner = sql.SQL("select {}{} order by {} offset {} limit 1").format(
+        sql.SQL(", ").join(names), _rest(selection), sql.SQL(", ").join(names), sql.Literal(rows - 1)
+    )
+    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in names)
+    return sql.SQL("select {} from ({}) as last_row").format(texts, inner)
+
+
+def _expression(column: TableColumn) -> sql.Composable:
+    name = sql.Identifier(column.name)
+    return sql.SQL(cast("LiteralString", column.cast)).format(name) if column.cast else name
+
+
+def _rest(selection: Selection) -> sql.Composed:
+    shape = selection.shape
+    table = sql.Identifier(shape.schema, shape.table) if shape.schema else sql.Identifier(shape.table)
+    parts: list[sql.Composable] = [sql.SQL(" from {}").format(table)]
+    if selection.conditions:
+        parts.append(sql.SQL(" where {}").format(sql.SQL(" and ").join(selection.conditions)))
+    if selection.order_by:
+        parts.append(sql.SQL(" order by {}").format(sql.SQL(", ").join(map(sql.Identifier, selection.order_by))))
+    if selection.limit is not None:
+        parts.append(sql.SQL(" limit {}").format(sql.Literal(selection.limit)))
+    return sql.Composed(parts)

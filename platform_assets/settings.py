@@ -60,6 +60,21 @@ def load_settings(environ: Mapping[str, str] | None = None, project_root: Path =
     )
 
 
+def process_environment(settings: Settings) -> dict[str, str]:
+    """What Dagster, dbt, dlt and Sling find in their environment, in this process and in those it starts.
+
+    DAGSTER_HOME is the folder of dagster.yaml; Dagster's own files go to `home/dagster`. Nothing here is secret.
+    """
+    return {
+        "DAGSTER_HOME": str(settings.project_root),
+        "HEADWATER_HOME": str(settings.home),
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+        "SLING_DISABLE_TELEMETRY": "true",
+    }
+
+
 def read_dotenv(project_root: Path = PROJECT_ROOT) -> None:
     """Put `.env` of the project root into this process's environment; what is set already stays."""
     from dotenv import load_dotenv  # a process that passes its own mapping never needs it

@@ -1,10 +1,7 @@
 """From settings to a running, bootstrapped warehouse."""
 
 import logging
-import os
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from platform_assets.settings import Settings
 from platform_assets.warehouse.address import ADMIN, ROLES, Address, Login, Warehouse, parse_url, role_name

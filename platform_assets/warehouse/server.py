@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.errors import ConfigError, ResourceError
-from platform_assets.warehouse.address import ADMIN, Address, Login
+from platform_assets.warehouse.address import Address, Login
 from platform_assets.warehouse.layout import Layout, layout_of
 from platform_assets.warehouse.locks import home_lock
 from platform_assets.warehouse.passwords import read_private, remembered, write_private

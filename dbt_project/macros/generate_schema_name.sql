@@ -1,0 +1,4 @@
+{#- A model lives in exactly the schema that its folder names, without a prefix. -#}
+{% macro generate_schema_name(custom_schema_name, node) -%}
+    {{ (custom_schema_name or target.schema) | trim }}
+{%- endmacro %}

@@ -1,0 +1,107 @@
+"""The demo's data in raw tables as the sync engine leaves them, for tests that start where loading ends."""
+
+import csv
+import gzip
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from platform_assets.warehouse import Warehouse
+
+DATA = Path(__file__).parents[2] / "demo" / "data"
+SYNCED_AT = "2013-01-15T06:00:00Z"
+OWN_COLUMNS = (("_synced_at", "timestamptz"), ("_deleted", "boolean"), ("_dlt_load_id", "text"), ("_dlt_id", "text"))
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """types: column and PostgreSQL type, in order; the engine's own columns are added."""
+
+    source: str
+    stream: str
+    types: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> sql.Composed:
+        return sql.SQL("{}.{}").format(sql.Identifier(f"raw_{self.source}"), sql.Identifier(self.stream))
+
+
+def _types(text: str) -> tuple[tuple[str, str], ...]:
+    short = {"i": "bigint", "d": "double precision", "t": "varchar", "z": "timestamptz"}
+    return tuple((name, short[letter]) for name, letter in (item.split(":") for item in text.split()))
+
+
+FLIGHTS = RawTable(
+    "nyc_flights",
+    "flights",
+    _types(
+        "year:i month:i day:i dep_time:i sched_dep_time:i dep_delay:i arr_time:i sched_arr_time:i arr_delay:i carrier:t"
+        " flight:i tailnum:t origin:t dest:t air_time:i distance:i hour:i minute:i time_hour:z"
+    ),
+)
+AIRLINES = RawTable("nyc_reference", "airlines", _types("carrier:t name:t"))
+AIRPORTS = RawTable(
+    "nyc_reference", "airports", _types("faa:t name:t lat:d lon:d alt:i tz:i dst:t tzone:t")
+)
+PLANES = RawTable(
+    "nyc_reference",
+    "planes",
+    _types("tailnum:t year:i type:t manufacturer:t model:t engines:i seats:i speed:i engine:t"),
+)
+WEATHER = RawTable(
+    "nyc_weather",
+    "weather",
+    _types(
+        "origin:t year:i month:i day:i hour:i temp:d dewp:d humid:d wind_dir:i wind_speed:d wind_gust:d precip:d"
+        " pressure:d visib:d time_hour:z"
+    ),
+)
+TABLES = (FLIGHTS, AIRLINES, AIRPORTS, PLANES, WEATHER)
+
+
+def load_demo_raw(warehouse: Warehouse) -> None:
+    """All five streams of the demo, every day of them."""
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        for table in TABLES:
+            create(session, table)
+            copy_rows(session, table, _records(table))
+
+
+def create(session: psycopg.Connection, table: RawTable) -> None:
+    session.execute(
+        sql.SQL("create schema if not exists {}").format(sql.Identifier(f"raw_{table.source}"))
+    )
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_)) for name, type_ in (*table.types, *OWN_COLUMNS)
+    )
+    session.execute(sql.SQL("create table {} ({})").format(table.name, columns))
+
+
+def copy_rows(
+    session: psycopg.Connection, table: RawTable, rows: Iterable[Sequence[object]], synced_at: str = SYNCED_AT
+) -> None:
+    with session.cursor().copy(sql.SQL("copy {} from stdin").format(table.name)) as copy:
+        for number, row in enumerate(rows):
+            copy.write_row([*row, synced_at, False, "load-1", f"{table.stream}-{number}"])
+
+
+def _records(table: RawTable) -> Iterable[Sequence[object]]:
+    names = [name for name, _ in table.types]
+    if table is FLIGHTS:
+        with gzip.open(DATA / "rest" / "flights.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line in lines:
+                record = json.loads(line)
+                yield [record[name] for name in names]
+    elif table is WEATHER:
+        with gzip.open(DATA / "files" / "weather_2013_01.csv.gz", "rt", encoding="utf-8", newline="") as lines:
+            for record in csv.DictReader(lines):
+                yield [None if record[name] == "NA" else record[name] for name in names]
+    else:
+        path = DATA / "db" / "reference.sqlite"
+        with sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True) as reference:
+            yield from reference.execute(f"select {', '.join(names)} from {table.stream}")  # noqa: S608  names above

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     words, is_debug = _take_debug(list(sys.argv[1:] if arguments is None else arguments))
     output.mask_streams()
+    output.set_debug(is_debug=is_debug)
     try:
         from platform_assets.cli.commands import build
 
@@ -39,13 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except HeadwaterError as error:
-        if is_debug:
-            output.traceback(error)
+        output.debug_traceback(error)
         output.failure(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place where one can become a line instead of a traceback
-        if is_debug:
-            output.traceback(error)
+        output.debug_traceback(error)
         output.unexpected(error)
         return UNEXPECTED
     return 0

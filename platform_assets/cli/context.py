@@ -1,4 +1,4 @@
-"""What commands share: settings with their secrets protected, open sources, and the demo sources when they are meant."""
+"""What commands share: settings with protected secrets, open sources, and the demo sources when they are meant."""
 
 import os
 from collections.abc import Generator

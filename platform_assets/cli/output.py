@@ -18,6 +18,7 @@ SECRET_NAME = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENT
 URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
 _protected: set[str] = set()
+_is_debug = False
 
 
 def protect(values: Iterable[str]) -> None:
@@ -88,8 +89,15 @@ def unexpected(error: BaseException, where: str = "") -> None:
     note(f"{place}unexpected {type(error).__name__}: {first}; run again with --debug for the traceback")
 
 
-def traceback(error: BaseException) -> None:
-    note("".join(tracebacks.format_exception(error)).rstrip())
+def set_debug(*, is_debug: bool) -> None:
+    global _is_debug
+    _is_debug = is_debug
+
+
+def debug_traceback(error: BaseException) -> None:
+    """The error's traceback, when --debug was given."""
+    if _is_debug:
+        note("".join(tracebacks.format_exception(error)).rstrip())
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -134,6 +134,8 @@ def _show(outcomes: Sequence[Outcome]) -> None:
             table.add_row(outcome.stream, f"failed ({failure})", "", "", "", seconds)
     output.console().print(table)
     for outcome in outcomes:
+        if outcome.error is not None:
+            output.debug_traceback(outcome.error)
         if isinstance(outcome.error, HeadwaterError):
             output.failure(outcome.error)
         elif outcome.error is not None:

@@ -1,0 +1,1 @@
+"""Definitions that people edit: one folder a source, one for the dbt project."""

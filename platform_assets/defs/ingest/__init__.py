@@ -1,0 +1,1 @@
+"""One folder a source, with its `defs.yaml`."""

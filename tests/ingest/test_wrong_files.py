@@ -1,0 +1,79 @@
+"""A wrong source file: where, what, next step, in at most six lines, and never the secret."""
+
+import pytest
+
+from connectors.errors import MAX_LINES, ConfigError
+from tests.ingest.conftest import SOURCE, STREAMS, Write, load
+
+GOOD = SOURCE + STREAMS
+
+WRONG = {
+    "unknown key of a stream": (GOOD.replace("primary_key", "primarykey"), ["streams[orders].primarykey", "unknown"]),
+    "wrong type": (GOOD.replace("write: merge", "write: sometimes"), ["streams[orders].write", "merge"]),
+    "unknown kind": (GOOD.replace("kind: rest", "kind: rset"), ["connector.kind", "Did you mean 'rest'?"]),
+    "literal secret": (GOOD.replace("env:SHOP_TOKEN", "sk_live_4711"), ["connector.auth", "must be a reference"]),
+    "no streams": (SOURCE, ["streams", "at least one stream"]),
+    "unknown component": (
+        GOOD.replace("components.Source", "components.Sorce"),
+        ["type", "Did you mean 'platform_assets.components.Source'?"],
+    ),
+    "not YAML": (GOOD.replace("  owner:", "\towner:"), ["line 4", "is not YAML"]),
+    "unknown check": (
+        f"{GOOD}      checks: [{{type: volume_anomalie}}]\n",
+        ["checks[0].type", "Did you mean 'volume_anomaly'?"],
+    ),
+    "unknown option of a check": (
+        f"{GOOD}      checks: [{{type: volume_anomaly, sensitivty: 3}}]\n",
+        ["checks[0].sensitivty", "Did you mean 'sensitivity'?"],
+    ),
+    "wrong option of a check": (
+        f"{GOOD}      checks: [{{type: volume_anomaly, sensitivity: high}}]\n",
+        ["checks[0].sensitivity", "valid number"],
+    ),
+    "wrong severity": (
+        f"{GOOD}      checks: [{{type: volume_anomaly, severity: fatal}}]\n",
+        ["streams[orders].checks.0.severity", "'warn' or 'error'"],
+    ),
+    "a check that warns and blocks": (
+        f"{GOOD}      checks: [{{type: volume_anomaly, severity: warn, blocking: true}}]\n",
+        ["checks[0].blocking", "cannot block", "severity: error"],
+    ),
+    "a check twice": (
+        f"{GOOD}      checks: [{{type: volume_anomaly}}, {{type: volume_anomaly}}]\n",
+        ["streams[orders].checks", "declared twice: volume_anomaly"],
+    ),
+    "an owner that is nobody": (GOOD.replace("team:data", "the data people"), ["streams[orders]", "owner"]),
+    "a schedule that is none": (f"{GOOD}      schedule: every hour\n", ["every hour"]),
+    "a time zone that is none": (
+        f"{GOOD}      cursor: {{field: at}}\n      incremental: {{param: since, end_param: until}}\n"
+        "      partitions: {by: day, start: 2024-01-01, timezone: Europe/Berlim}\n",
+        ["Europe/Berlim"],
+    ),
+    "a tag that Dagster refuses": (f"{GOOD}      tags: {{'cost center': a b}}\n", ["streams[orders]", "tag"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_source_file_says_where_what_and_next_in_six_lines(name: str, write_source: Write) -> None:
+    text, expected = WRONG[name]
+    root = write_source(text)
+
+    with pytest.raises(ConfigError) as caught:
+        load(root)
+
+    message = str(caught.value)
+    assert len(message.splitlines()) <= MAX_LINES
+    assert "platform_assets/defs/ingest/shop/defs.yaml" in message
+    assert str(root) not in message
+    assert "sk_live_4711" not in message
+    for part in expected:
+        assert part in message
+    assert caught.value.hint
+
+
+def test_two_files_cannot_declare_one_source(write_source: Write) -> None:
+    write_source(GOOD)
+    root = write_source(GOOD, "shop_copy")
+
+    with pytest.raises(ConfigError, match="'shop' is declared in platform_assets/defs/ingest/shop/defs.yaml already"):
+        load(root)

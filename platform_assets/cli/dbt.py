@@ -4,15 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import typer
 
 from platform_assets.cli.context import read_settings
-
-if TYPE_CHECKING:
-    from platform_assets.warehouse import Warehouse
 
 # these touch no database: they must work before there is a warehouse
 OFFLINE = frozenset({"parse", "deps", "clean", "ls", "list", "--version", "--help", "-h"})
@@ -20,6 +15,7 @@ OFFLINE = frozenset({"parse", "deps", "clean", "ls", "list", "--version", "--hel
 
 def command(context: typer.Context) -> None:
     """Run dbt on dbt_project as the transformer role, e.g. `headwater dbt build -s +flights`. Exit code: dbt's own."""
+    from platform_assets.dbt.environment import dbt_environment
     from platform_assets.warehouse import ensure_warehouse
 
     settings = read_settings()
@@ -41,16 +37,3 @@ def command(context: typer.Context) -> None:
         raise typer.Exit(process.wait())
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def dbt_environment(warehouse: "Warehouse") -> Mapping[str, str]:
-    """What dbt_project/profiles.yml reads, for the transformer role."""
-    address, login = warehouse.address, warehouse.logins["transformer"]
-    return {
-        "HEADWATER_DBT_HOST": address.socket_dir or address.host,
-        "HEADWATER_DBT_PORT": str(address.port),
-        "HEADWATER_DBT_DATABASE": address.database,
-        "HEADWATER_DBT_USER": login.user,
-        "HEADWATER_DBT_PASSWORD": login.password,
-        "HEADWATER_DBT_SSLMODE": dict(address.options).get("sslmode", "prefer"),
-    }

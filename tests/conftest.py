@@ -4,7 +4,7 @@
 to `load_settings(env)`; `settings` that reading; `warehouse` the bootstrapped databases themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,13 +16,13 @@ from tests.support.servers import TestServer, clean_environment, database_pair, 
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[TestServer]:
+def server() -> Generator[TestServer]:
     with running_server() as running:
         yield running
 
 
 @pytest.fixture
-def env(server: TestServer, tmp_path: Path) -> Iterator[dict[str, str]]:
+def env(server: TestServer, tmp_path: Path) -> Generator[dict[str, str]]:
     with database_pair(server, f"test_{uuid4().hex[:12]}") as pair:
         yield clean_environment() | pair | {"HEADWATER_HOME": str(tmp_path / "home")}
 

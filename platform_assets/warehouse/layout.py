@@ -182,7 +182,7 @@ def _socket_dir(store: Path, owner: Owner) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner.uid or status.st_mode & 0o077:
         raise ResourceError(
             str(folder),
-            f"is not a private folder of user {owner.uid} (owner {status.st_uid}, mode {stat.filemode(status.st_mode)})",
+            f"is not a private folder of user {owner.uid}: owner {status.st_uid}, {stat.filemode(status.st_mode)}",
             "Somebody else made it: remove it, or point HEADWATER_HOME at a shorter path.",
         )
     return folder

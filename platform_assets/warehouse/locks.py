@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 120.0
 
 
 @contextmanager
-def home_lock(home: Path, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+def home_lock(home: Path, patience: float = PATIENCE_SECONDS) -> Generator[None]:
     """Hold the home's file lock; the kernel frees it when the process dies.
 
     Raises:

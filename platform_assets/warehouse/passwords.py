@@ -52,7 +52,7 @@ def write_private(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def remembered(home: Path, names: list[str]) -> dict[str, str]:
-    """A password for every name: the one of last time, or a new one (32 characters, 192 bits). Call under the home's lock."""
+    """A password for every name: the one of last time, or a new one of 192 bits. Call under the home's lock."""
     path = home / SECRETS_FILE
     known: dict[str, str] = {key: str(value) for key, value in read_private(path).items()}
     fresh = {name: secrets.token_urlsafe(24) for name in names if name not in known}

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL server of one home: init, start, stop, recover.
 
-A cluster is made in a folder beside its place and renamed when whole, so a killed initdb leaves nothing half-made. Every
-start writes `headwater.conf` anew. Passwords (scram-sha-256) are asked everywhere, on the unix socket too.
+A cluster is made in a folder beside its place and renamed when whole, so a killed initdb leaves nothing half-made.
+Every start writes `headwater.conf` anew. Passwords (scram-sha-256) are asked everywhere, on the unix socket too.
 """
 
 import logging
@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connectors.errors import ConfigError, ResourceError
 from platform_assets.warehouse.address import Address, Login
@@ -21,12 +22,16 @@ from platform_assets.warehouse.layout import Layout, layout_of
 from platform_assets.warehouse.locks import home_lock
 from platform_assets.warehouse.passwords import read_private, remembered, write_private
 
+if TYPE_CHECKING:
+    import psutil
+
 log = logging.getLogger(__name__)
 
 ADMIN_ROLE = "headwater_admin"
 HOST = "127.0.0.1"
 FIRST_PORT = 54320
 START_SECONDS = 60
+STOP_SECONDS = 60
 PORT_FILE = "server.json"
 
 
@@ -88,7 +93,12 @@ class EmbeddedServer:
             if postmaster is None:
                 return False
             postmaster.send_signal(signal.SIGINT)
-            postmaster.wait(START_SECONDS)
+            if _still_alive([postmaster], STOP_SECONDS):
+                raise ResourceError(
+                    f"warehouse (pid {postmaster.pid})",
+                    f"did not stop within {STOP_SECONDS} s",
+                    f"Read {layout.log_file}; a full disk makes the last checkpoint impossible.",
+                )
             log.info("warehouse stopped home=%s", self.home)
             return True
 
@@ -227,14 +237,33 @@ def _run(layout: Layout, program: str, *args: str) -> "subprocess.CompletedProce
         return subprocess.CompletedProcess(done.args, done.returncode, output.read(), "")
 
 
-def _postmaster(layout: Layout) -> Any:
-    """The living postmaster of this data folder as a psutil.Process, or None; a reused pid is told apart by its folder."""
+def _is_alive(process: "psutil.Process") -> bool:
+    """A zombie is dead: who adopts a server (a container's first process) may never ask for its status."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _still_alive(processes: "list[psutil.Process]", seconds: float) -> "list[psutil.Process]":
+    """Those that have not ended after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if _is_alive(process)]) and time.monotonic() < deadline:
+        # they are not children of ours: nothing to wait on
+        time.sleep(0.01)
+    return alive
+
+
+def _postmaster(layout: Layout) -> "psutil.Process | None":
+    """The living postmaster of this data folder; a reused pid is told apart by its working folder."""
     import psutil
 
     try:
         pid = int((layout.data_dir / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
         process = psutil.Process(pid)
-        is_ours = process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == layout.data_dir
+        is_ours = _is_alive(process) and Path(process.cwd()) == layout.data_dir
     except (FileNotFoundError, NotADirectoryError, ValueError, psutil.Error):
         return None
     return process if is_ours else None
@@ -253,10 +282,9 @@ def _end_orphans(layout: Layout) -> None:
             continue
     if orphans:
         log.warning("waiting for processes=%d of a killed server", len(orphans))
-        _, alive = psutil.wait_procs(orphans, timeout=10)
-        for process in alive:
+        for process in _still_alive(orphans, seconds=10):
             process.kill()
-        psutil.wait_procs(alive, timeout=10)
+        _still_alive(orphans, seconds=10)
     (layout.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ class TestServer:
 
 
 @contextmanager
-def short_folder() -> Iterator[Path]:
+def short_folder() -> Generator[Path]:
     """A folder that the server's own user can reach when the tests run as root; removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="headwater-test-"))
     folder.chmod(0o711)
@@ -44,7 +44,7 @@ def short_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def running_server() -> Iterator[TestServer]:
+def running_server() -> Generator[TestServer]:
     with short_folder() as folder:
         settings = Settings(home=folder / "home")
         warehouse = ensure_warehouse(settings)
@@ -60,7 +60,7 @@ def running_server() -> Iterator[TestServer]:
 
 
 @contextmanager
-def database_pair(server: TestServer, name: str) -> Iterator[dict[str, str]]:
+def database_pair(server: TestServer, name: str) -> Generator[dict[str, str]]:
     """Two empty databases and the environment that makes them a platform's; dropped at the end."""
     pair = [name, f"{name}_dagster"]
     for database in pair:

@@ -1,0 +1,14 @@
+"""Reading over HTTP: one client for every source, with limits on everything a server can do wrong.
+
+specs        what a source file may say: credentials, paging, limits (light, pydantic alone)
+records      a page taken apart into raw records, none of them decoded
+pagination   which request follows a page
+limits       rate pools and what servers say about their own
+errors       status, body or exception to failure class
+auth         credentials put on a request at the last moment
+transport    httpx over a network that keeps a deadline and looks where it connects
+client       one request with its retries, waits, redirects and size limit
+reader       the connector: check, discover, read
+
+Importing this package loads none of them.
+"""

@@ -1,0 +1,248 @@
+"""Which request follows a page, for each flavour of paging.
+
+A paginator is asked once for each page, in order. It answers None at the end and raises PagingError when the page
+cannot say how to go on: a read that ends early must never look like one that is complete.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from connectors.http.records import JsonPage, Slice, decode
+from connectors.http.specs import (
+    CursorPaging,
+    KeysetPaging,
+    NextLinkPaging,
+    NoPaging,
+    OffsetPaging,
+    PageNumberPaging,
+    PagingSpec,
+)
+
+
+class PagingError(Exception):
+    """The source's answer contradicts the declared paging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What changes from page to page: parameters, or the whole address."""
+
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageView:
+    """A page as a paginator sees it.
+
+    link_next: the address in the Link header with rel=next.
+    page: None when the status alone says that there are no records.
+    """
+
+    page: JsonPage | None
+    records: Sequence[Slice]
+    link_next: str | None = None
+
+
+class Paginator(Protocol):
+    def first(self) -> Step: ...
+
+    def following(self, view: PageView) -> Step | None:
+        """The next request, or None at the end. Raises PagingError."""
+        ...
+
+
+def paginator(spec: PagingSpec) -> Paginator:
+    match spec:
+        case NoPaging():
+            return _Single()
+        case PageNumberPaging():
+            return _PageNumber(spec)
+        case OffsetPaging():
+            return _Offset(spec)
+        case CursorPaging():
+            return _Cursor(spec)
+        case NextLinkPaging():
+            return _NextLink(spec)
+        case KeysetPaging():
+            return _Keyset(spec)
+
+
+class LoopGuard:
+    """Finds that a read goes round: the same page twice in a row, or a cycle of any length, in constant memory.
+
+    Brent's method: one earlier page is remembered and replaced at every power of two; a cycle of n pages is found
+    after fewer than 3 n pages beyond its start.
+    """
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._remembered: tuple[bytes, bytes] | None = None
+        self._last_body = b""
+
+    def check(self, step: Step, body: bytes) -> None:
+        """`body` is the page's records. Raises PagingError when this page was seen before."""
+        request = hashlib.blake2b(repr((sorted(step.params.items()), step.url)).encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(body, digest_size=16).digest() if body else b""
+        if digest and digest == self._last_body:
+            raise PagingError("the same records came twice in a row; the source ignores the paging parameter")
+        if self._remembered is not None:
+            if request == self._remembered[0]:
+                raise PagingError("the source leads back to a page that was already read")
+            if digest and digest == self._remembered[1]:
+                raise PagingError("records came that were already read; the source starts over")
+        self._last_body = digest
+        self._pages += 1
+        if self._pages & (self._pages - 1) == 0:
+            self._remembered = (request, digest)
+
+
+class _Single:
+    def first(self) -> Step:
+        return Step()
+
+    def following(self, view: PageView) -> Step | None:  # noqa: ARG002 - the protocol's signature
+        return None
+
+
+class _Sized:
+    def __init__(self, spec: PageNumberPaging | OffsetPaging | CursorPaging | NextLinkPaging | KeysetPaging) -> None:
+        self._has_more = spec.has_more
+        self._size = {spec.size_param: str(spec.size)} if spec.size_param is not None else {}
+
+    def _says_end(self, view: PageView) -> bool | None:
+        """What has_more says; None when it is not declared."""
+        if self._has_more is None:
+            return None
+        if view.page is None:
+            return True
+        said = view.page.value_at(self._has_more)
+        if not isinstance(said, bool):
+            raise PagingError(f"{self._has_more} is {_shape(said)}, not true or false")
+        if said and not view.records:
+            raise PagingError(f"{self._has_more} is true on a page without records")
+        return not said
+
+
+class _PageNumber(_Sized):
+    def __init__(self, spec: PageNumberPaging) -> None:
+        super().__init__(spec)
+        self._spec = spec
+        self._number = spec.start
+
+    def first(self) -> Step:
+        return Step({**self._size, self._spec.param: str(self._number)})
+
+    def following(self, view: PageView) -> Step | None:
+        ended = self._says_end(view)
+        if self._spec.total_pages is not None and view.page is not None:
+            pages = view.page.value_at(self._spec.total_pages)
+            if not isinstance(pages, int) or isinstance(pages, bool):
+                raise PagingError(f"{self._spec.total_pages} is {_shape(pages)}, not a number of pages")
+            ended = self._number - self._spec.start + 1 >= pages
+            if not ended and not view.records:
+                raise PagingError(f"{self._spec.total_pages} says {pages} pages, but this one has no records")
+        if ended if ended is not None else not view.records:
+            return None
+        self._number += 1
+        return self.first()
+
+
+class _Offset(_Sized):
+    def __init__(self, spec: OffsetPaging) -> None:
+        super().__init__(spec)
+        self._spec = spec
+        self._offset = spec.start
+
+    def first(self) -> Step:
+        return Step({**self._size, self._spec.param: str(self._offset)})
+
+    def following(self, view: PageView) -> Step | None:
+        ended = self._says_end(view)
+        if ended if ended is not None else not view.records:
+            return None
+        self._offset += len(view.records)
+        return self.first()
+
+
+class _Cursor(_Sized):
+    def __init__(self, spec: CursorPaging) -> None:
+        super().__init__(spec)
+        self._spec = spec
+
+    def first(self) -> Step:
+        return Step(dict(self._size))
+
+    def following(self, view: PageView) -> Step | None:
+        if view.page is None or self._says_end(view):
+            return None
+        mark = view.page.value_at(self._spec.path)
+        if mark is None or mark == "":
+            if self._has_more is not None:
+                raise PagingError(f"{self._has_more} is true, but {self._spec.path} is empty")
+            return None
+        if isinstance(mark, bool) or not isinstance(mark, (str, int)):
+            raise PagingError(f"{self._spec.path} is {_shape(mark)}, not a cursor")
+        return Step({**self._size, self._spec.param: str(mark)})
+
+
+class _NextLink(_Sized):
+    def __init__(self, spec: NextLinkPaging) -> None:
+        super().__init__(spec)
+        self._spec = spec
+
+    def first(self) -> Step:
+        return Step(dict(self._size))
+
+    def following(self, view: PageView) -> Step | None:
+        if self._spec.path is None:
+            link: object = view.link_next
+        elif view.page is None:
+            return None
+        else:
+            link = view.page.value_at(self._spec.path)
+        if self._says_end(view) or link is None or link == "":
+            return None
+        if not isinstance(link, str):
+            raise PagingError(f"{self._spec.path} is {_shape(link)}, not an address")
+        return Step(url=link)
+
+
+class _Keyset(_Sized):
+    def __init__(self, spec: KeysetPaging) -> None:
+        super().__init__(spec)
+        self._spec = spec
+
+    def first(self) -> Step:
+        return Step(dict(self._size))
+
+    def following(self, view: PageView) -> Step | None:
+        ended = self._says_end(view)
+        if ended or not view.records:
+            return None
+        record = JsonPage(bytes(memoryview(view.records[-1])))
+        raw = record.slice_at(self._spec.field)
+        value = decode(raw) if raw is not None else None
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise PagingError(f"the last record's {self._spec.field} is {_shape(value)}; the next page starts after it")
+        # a number goes on with its own digits: a float would change them
+        text = value if isinstance(value, str) else bytes(memoryview(raw)).decode() if raw is not None else ""
+        return Step({**self._size, self._spec.param: text})
+
+
+def _shape(value: object) -> str:
+    match value:
+        case None:
+            return "missing or null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

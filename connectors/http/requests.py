@@ -1,0 +1,122 @@
+"""A stream's declaration turned into requests: address, parameters, position and window."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from connectors.contract import StreamState, Window
+from connectors.errors import ConfigError
+from connectors.http.client import Request
+from connectors.http.pagination import Step
+from connectors.secrets import resolve
+
+if TYPE_CHECKING:
+    from connectors.http.specs import IncrementalSpec, Scalar
+    from connectors.kinds.rest import RestStreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every request of one read, but for its paging.
+
+    params: name and text; is_filtered: the position narrows this read.
+    """
+
+    stream: "RestStreamSpec"
+    url: str
+    params: tuple[tuple[str, str], ...]
+    is_filtered: bool
+
+    def request(self, step: Step) -> Request:
+        """The request of one page; paging wins over a parameter of the same name."""
+        accepted = frozenset(self.stream.empty_statuses)
+        if step.url is not None:
+            return Request(self.stream.method, step.url, (), self._content({}), accepted)
+        params = {**dict(self.params), **step.params}
+        if self.stream.send_in == "body":
+            return Request(self.stream.method, self.url, (), self._content(params), accepted)
+        return Request(self.stream.method, self.url, tuple(params.items()), self._content({}), accepted)
+
+    def _content(self, added: Mapping[str, str]) -> bytes | None:
+        if self.stream.method != "POST":
+            return None
+        body: dict[str, Any] = dict(self.stream.body or {})
+        for name, value in added.items():
+            _put(body, name.split("."), value)
+        return msgspec.json.encode(body)
+
+
+def plan(stream: "RestStreamSpec", base_url: str, state: StreamState, window: Window | None, label: str) -> Plan:
+    """The read of a stream after `state`, or inside `window`.
+
+    Raises:
+        ConfigError: a parameter's variable is not set, or the cursor does not fit incremental.format.
+    """
+    params = {name: text(value, f"{label}: params.{name}") for name, value in stream.params.items()}
+    incremental = stream.incremental
+    is_filtered = False
+    if window is not None:
+        if incremental is None or incremental.end_param is None:
+            raise ConfigError(
+                label,
+                "a partition was asked for, but the stream cannot be bounded",
+                "Set incremental.param and incremental.end_param.",
+            )
+        params[incremental.param] = _position(incremental, _iso(window.start), label)
+        params[incremental.end_param] = _position(incremental, _iso(window.end), label)
+    elif incremental is not None and stream.cursor is not None:
+        position = state.cursor if state.cursor is not None else stream.cursor.start
+        if position is not None:
+            params[incremental.param] = _position(incremental, position, label)
+        is_filtered = state.cursor is not None
+    url = f"{base_url.rstrip('/')}/{stream.path.lstrip('/')}" if stream.path.strip("/") else base_url
+    return Plan(stream, url, tuple(params.items()), is_filtered)
+
+
+def text(value: "Scalar", where: str) -> str:
+    """A parameter as it goes into an address; references are resolved."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return resolve(value, where) if isinstance(value, str) else str(value)
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _position(incremental: "IncrementalSpec", value: str, label: str) -> str:
+    """A cursor as the source wants it. Its own text goes through unchanged for iso and raw."""
+    form = incremental.format
+    if form in ("iso", "raw"):
+        return value
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"{label}: incremental.format",
+            f"{form} needs a time, but the position is {value[:40]!r}",
+            "Set format: raw for cursors that are no times.",
+        ) from error
+    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    if form == "date":
+        return at.date().isoformat()
+    if form == "epoch":
+        return str(int(at.timestamp()))
+    if form == "epoch_ms":
+        return str(int(at.timestamp() * 1_000))
+    return at.strftime(form)
+
+
+def _put(body: dict[str, Any], path: list[str], value: str) -> None:
+    """Sets a dotted key; the mappings on the way are copied, never changed in place."""
+    head, *rest = path
+    if not rest:
+        body[head] = value
+        return
+    below = body.get(head)
+    nested = dict(cast("Mapping[str, Any]", below)) if isinstance(below, Mapping) else {}
+    _put(nested, rest, value)
+    body[head] = nested

@@ -1,0 +1,234 @@
+"""What a source file may say about HTTP: credentials, paging, limits. Facts only; nothing here reaches out."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from connectors.errors import FailureClass
+from connectors.secrets import SecretRef, ValueRef, is_reference
+from connectors.specs import Spec
+
+DottedPath = Annotated[str, Field(min_length=1, max_length=200)]
+"""Keys with dots between them: `meta.next`. A key that has dots itself is found first: `@odata.nextLink`."""
+
+Scalar = str | int | float | bool
+
+_SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "apikey", "x-auth-token"}
+)
+
+
+class NoAuthSpec(Spec):
+    type: Literal["none"] = "none"
+
+
+class BearerSpec(Spec):
+    """`Authorization: Bearer <token>`; some sources want another word: `scheme: Token`."""
+
+    type: Literal["bearer"]
+    token: SecretRef
+    scheme: str = "Bearer"
+
+
+class ApiKeySpec(Spec):
+    """A key in a header or in the query; in the query it never shows in logs or messages."""
+
+    type: Literal["api_key"]
+    key: SecretRef
+    name: str
+    place: Literal["header", "query"] = Field(default="header", alias="in")
+
+
+class BasicSpec(Spec):
+    type: Literal["basic"]
+    username: ValueRef
+    password: SecretRef
+
+
+class ClientCredentialsSpec(Spec):
+    """OAuth2 client credentials: a token is fetched when needed and renewed before it expires.
+
+    send: how the client proves itself to token_url, in a basic header or in the form.
+    """
+
+    type: Literal["oauth2_client_credentials"]
+    token_url: ValueRef
+    client_id: ValueRef
+    client_secret: SecretRef
+    scope: str | None = None
+    audience: str | None = None
+    send: Literal["header", "form"] = "header"
+
+
+AuthSpec = Annotated[
+    NoAuthSpec | BearerSpec | ApiKeySpec | BasicSpec | ClientCredentialsSpec, Field(discriminator="type")
+]
+
+
+class _Sized(Spec):
+    """size: records asked for on a page, sent as size_param; a source may answer with fewer.
+
+    has_more: path of a boolean that says whether another page follows; it must then be on every page.
+    """
+
+    size_param: str | None = None
+    size: int | None = Field(default=None, ge=1)
+    has_more: DottedPath | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.size is None) != (self.size_param is None):
+            raise ValueError("size and size_param belong together: set both or none")
+        return self
+
+
+class NoPaging(Spec):
+    """One request is the whole answer."""
+
+    type: Literal["none"] = "none"
+
+
+class PageNumberPaging(_Sized):
+    """?page=1, 2, 3 until a page is empty, or total_pages (a path in the body) says so.
+
+    A short page does not end the read: many sources cap the size below what was asked.
+    """
+
+    type: Literal["page_number"]
+    param: str = "page"
+    start: int = 1
+    total_pages: DottedPath | None = None
+
+
+class OffsetPaging(_Sized):
+    """?offset=0, n, 2n until a page is empty; n is what really came."""
+
+    type: Literal["offset"]
+    param: str = "offset"
+    start: int = 0
+
+
+class CursorPaging(_Sized):
+    """The body carries an opaque mark for the next page; none, null or empty text is the end."""
+
+    type: Literal["cursor"]
+    param: str = "cursor"
+    path: DottedPath
+
+
+class NextLinkPaging(_Sized):
+    """The next page's address, in the body at `path`, or in the Link header with rel=next when there is no path."""
+
+    type: Literal["next_link"]
+    path: DottedPath | None = None
+
+
+class KeysetPaging(_Sized):
+    """?since_id=<field of the last record> until a page is empty or has_more is false."""
+
+    type: Literal["keyset"]
+    param: str
+    field: DottedPath
+
+
+PagingSpec = Annotated[
+    NoPaging | PageNumberPaging | OffsetPaging | CursorPaging | NextLinkPaging | KeysetPaging,
+    Field(discriminator="type"),
+]
+
+
+class IncrementalSpec(Spec):
+    """How the stream's cursor (and a partition's window) goes into the request.
+
+    param: gets the position, or the window's start. end_param: gets the window's end.
+    format: iso (2013-01-01T05:00:00Z) | date | epoch | epoch_ms | raw, or a strftime pattern with %.
+    ordered: records come in cursor order over the whole read, so a long read may commit after any page.
+    """
+
+    param: str
+    end_param: str | None = None
+    format: str = "iso"
+    ordered: bool = False
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ("iso", "date", "epoch", "epoch_ms", "raw") and "%" not in value:
+            raise ValueError("must be iso, date, epoch, epoch_ms, raw, or a strftime pattern such as %Y-%m-%d")
+        return value
+
+
+class RateLimitSpec(Spec):
+    """At most `requests` in any `per`, shared by all that name the same pool (default: the source's name).
+
+    max_wait: the longest that one request may wait for its turn or for what the source asked (Retry-After).
+    """
+
+    pool: str | None = None
+    requests: int | None = Field(default=None, ge=1)
+    per: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
+    max_wait: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0))
+
+
+class TimeoutSpec(Spec):
+    """connect: until the connection stands; read: longest silence; total: one page with its retries, waits for
+    rate limits not counted. A server that sends a byte now and then ends at `total`."""
+
+    connect: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))
+    read: timedelta = Field(default=timedelta(seconds=60), gt=timedelta(0))
+    total: timedelta = Field(default=timedelta(minutes=5), gt=timedelta(0))
+
+
+class RetrySpec(Spec):
+    """Attempts for one request, the first included; the pause doubles from `initial` to `longest`, with jitter."""
+
+    attempts: int = Field(default=5, ge=1, le=20)
+    initial: timedelta = timedelta(seconds=0.5)
+    longest: timedelta = timedelta(seconds=30)
+
+
+class BreakerSpec(Spec):
+    """After so many requests in a row that failed for good, nobody in the pool asks for `pause`; then one may try."""
+
+    failures: int = Field(default=5, ge=1)
+    pause: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))
+
+
+class ErrorRule(Spec):
+    """An exception to the default table: answers of this status whose body matches belong to this class.
+
+    status 200 may be named: for sources that report errors with it. body: a regular expression, searched.
+    """
+
+    status: int = Field(ge=100, le=599)
+    body: str | None = None
+    becomes: Literal["rate_limited", "transient", "auth", "config", "source"]
+
+    @field_validator("body")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+    @property
+    def failure_class(self) -> FailureClass:
+        return self.becomes
+
+
+def check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers that carry credentials must be references.
+
+    Raises:
+        ValueError: one is a literal; its value is not echoed.
+    """
+    for name, value in headers.items():
+        if name.lower() in _SECRET_HEADERS and not is_reference(value):
+            raise ValueError(f"{name} carries a credential: use auth, or a reference such as env:API_TOKEN")
+    return headers

@@ -48,7 +48,7 @@ def _partitioned(source: SourceSpec, stream: StreamSpec, cron: str) -> dg.Schedu
     return dg.ScheduleDefinition(
         name=name,
         cron_schedule=cron,
-        job=dg.define_asset_job(f"{name}__job", _selection(source, [stream]), partitions_def=partitions),
+        job=dg.define_asset_job(f"{name}__job", _selection(source, [stream])),
         execution_fn=newest,
         execution_timezone="UTC",
         description=f"Syncs the last whole partition of {stream.name}.",

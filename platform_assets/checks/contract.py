@@ -102,7 +102,9 @@ class CheckType:
 
     applies_to: by default the check is on every stream for which this is true; a stream may always ask for it.
     evaluate: pure, no I/O. Its severity is used where neither the file nor `severity` decides.
-    severity: fixed severity of a failure; None when `evaluate` grades.
+    severity: of a failure, unless the file says otherwise; None when `evaluate` grades.
+    is_audit: the engine judges it before anything is published, so a failure keeps the data out (blocking, unless it
+        only warns); `evaluate` then speaks for syncs in which the engine had nothing to judge.
     """
 
     name: str
@@ -111,3 +113,4 @@ class CheckType:
     applies_to: Callable[[StreamSpec], bool]
     evaluate: Callable[[Observation, Any], Verdict]
     severity: Severity | None = None
+    is_audit: bool = False

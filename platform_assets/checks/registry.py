@@ -55,8 +55,8 @@ def _declared(spec: CheckSpec, where: str) -> StreamCheck:
     if spec.type not in known:
         raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", did_you_mean(spec.type, list(known)))
     entry = known[spec.type]
-    severity = spec.severity or entry.severity
-    blocking = bool(spec.blocking)
+    severity = spec.severity or ("error" if entry.is_audit else entry.severity)
+    blocking = spec.blocking if spec.blocking is not None else entry.is_audit and severity == "error"
     if blocking and spec.severity == "warn":
         raise ConfigError(
             f"{where}.blocking",

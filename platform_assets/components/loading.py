@@ -25,7 +25,7 @@ def ingest_definitions(root: Path) -> dg.Definitions:
         ConfigError: a source file is wrong.
     """
     sources = list(_sources(root))
-    if _is_plain(root / FOLDER):
+    if is_plain(root / FOLDER):
         return dg.Definitions.merge(*(source_definitions(spec, place) for spec, place in sources))
     return _by_dagster(root)
 
@@ -45,7 +45,8 @@ def _sources(root: Path) -> Iterator[tuple[SourceSpec, str]]:
             yield spec, place
 
 
-def _is_plain(folder: Path) -> bool:
+def is_plain(folder: Path) -> bool:
+    """Whether nothing but plain source files is there; every doubt is a no, which is only slower."""
     for path in folder.rglob("*"):
         if "__pycache__" in path.parts or path.is_dir() or path.name == "__init__.py":
             continue

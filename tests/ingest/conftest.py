@@ -28,6 +28,20 @@ attributes:
   streams:
 """
 
+PARTITIONED = (
+    SOURCE
+    + """\
+    - name: orders
+      path: /orders
+      primary_key: [id]
+      write: merge
+      schedule: "@hourly"
+      cursor: {field: at}
+      incremental: {param: since, end_param: until}
+      partitions: {by: day, start: 2024-01-01, timezone: Europe/Berlin}
+"""
+)
+
 Write = Callable[..., Path]
 
 

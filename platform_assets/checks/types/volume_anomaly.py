@@ -3,7 +3,8 @@
 A band of `sensitivity` robust deviations around the median of the last syncs; empty syncs count as zero rows, so
 that a source that falls silent is seen. The robust deviation is 1.4826 x MAD, which equals the standard deviation
 for normal noise (Rousseeuw and Croux, 1993), and never less than `tolerance` of the median nor than one row.
-A stream whose syncs are mostly empty has no lower bound, and its upper one comes from the syncs that brought rows.
+A stream that is often empty (a fifth of its syncs, and twice) has no lower bound, and its upper one comes from the
+syncs that brought rows.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from connectors.sync import Verdict
 from platform_assets.checks.contract import CheckType, Observation, Options, every_stream
 
 MAD_TO_DEVIATION = 1.4826
+OFTEN_EMPTY_SHARE, OFTEN_EMPTY_SYNCS = 0.2, 2
 
 
 class VolumeOptions(Options):
@@ -42,20 +44,20 @@ def evaluate(observation: Observation, options: VolumeOptions) -> Verdict:
         "minimum_sample": options.minimum,
         "history": past[::-1],
     }
-    is_bursty = bool(past) and median(past) == 0
-    sample = [value for value in past if value] if is_bursty else past
+    is_often_empty = past.count(0) >= max(OFTEN_EMPTY_SYNCS, OFTEN_EMPTY_SHARE * len(past))
+    sample = [value for value in past if value] if is_often_empty else past
     if len(sample) < options.minimum:
-        kind = "earlier syncs with rows" if is_bursty else "earlier syncs"
+        kind = "earlier syncs with rows" if is_often_empty else "earlier syncs"
         learning = f"{rows} rows; learning: {len(sample)} of {options.minimum} {kind}"
         return _verdict(passed=True, explanation=learning, measured=measured)
     low, middle, high = band(sample, options)
-    low = 0.0 if is_bursty else low
+    low = 0.0 if is_often_empty else low
     passed = low <= rows <= high
     side = "inside" if passed else "below" if rows < low else "above"
     return _verdict(
         passed=passed,
         explanation=f"{rows} rows, {side} the expected {low:.0f} to {high:.0f} "
-        f"(median {middle:.0f} of {len(sample)} earlier syncs{' with rows' if is_bursty else ''})",
+        f"(median {middle:.0f} of {len(sample)} earlier syncs{' with rows' if is_often_empty else ''})",
         measured={**measured, "expected_low": low, "expected_high": high, "median": middle},
     )
 

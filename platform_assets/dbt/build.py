@@ -1,0 +1,152 @@
+"""The body of the dbt op: guard, lock, one dbt process, its results as Dagster's."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import dagster as dg
+
+from connectors.errors import HeadwaterError
+from platform_assets.assets.failures import as_dagster
+from platform_assets.dbt.environment import dbt_environment
+from platform_assets.dbt.failures import dbt_error
+from platform_assets.dbt.graph import Graph
+from platform_assets.settings import Settings
+from platform_assets.warehouse import Warehouse, ensure_warehouse
+
+if TYPE_CHECKING:
+    from platform_assets.dbt.runner import Command
+
+Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+
+# first key of the advisory locks that models take; the second is a hash of the relation
+_LOCK_CLASS = 0x0DB7
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What one op builds. models, tests: unique ids; is_whole: nothing of the project was left out."""
+
+    graph: Graph
+    project_dir: Path
+    manifest: Path
+    threads: int
+    retries: int
+
+
+class BuildConfig(dg.Config):
+    """Per launch.
+
+    ignore_failed_checks: build although a blocking check upstream has failed.
+    full_refresh: rebuild incremental models from nothing.
+    """
+
+    ignore_failed_checks: bool = False
+    full_refresh: bool = False
+
+
+def build(build: Build, context: dg.AssetExecutionContext, config: BuildConfig, settings: Settings) -> Iterator[Event]:
+    """Build what the run selected, except what a failed blocking check upstream forbids.
+
+    Models that may be built are, then the op fails when some were held back, a model broke or a blocking test failed.
+
+    Raises:
+        Failure: with the error's class and next step; RetryRequested when the warehouse went away.
+    """
+    from platform_assets.dbt.guard import blocked_error, blocked_models  # event log and SQLAlchemy: 0.5 CPU s
+
+    graph = build.graph
+    models = {id_ for id_, model in graph.models.items() if dg.AssetKey(model.key) in context.selected_asset_keys}
+    tests = {
+        id_
+        for id_, test in graph.tests.items()
+        if dg.AssetCheckKey(dg.AssetKey(graph.key(test.model)), test.name) in context.selected_asset_check_keys
+    }
+    try:
+        blocked = blocked_models(graph, models, context.instance)
+        if blocked and config.ignore_failed_checks:
+            context.log.warning("Building over failed checks, as launched: %s", blocked_error(graph, blocked))
+            blocked = {}
+        wanted = models - set(blocked)
+        judged = {id_ for id_ in tests if graph.tests[id_].model not in blocked}
+        if wanted or judged:
+            yield from _build(build, context, config, settings, wanted, judged)
+        if blocked:
+            raise blocked_error(graph, blocked)
+    except HeadwaterError as error:
+        raise as_dagster(error, build.retries, context.retry_number) from error
+
+
+def _build(
+    build: Build,
+    context: dg.AssetExecutionContext,
+    config: BuildConfig,
+    settings: Settings,
+    models: set[str],
+    tests: set[str],
+) -> Iterator[Event]:
+    from platform_assets.dbt.runner import forget_old_runs, run_dbt
+
+    warehouse = ensure_warehouse(settings)
+    runs = settings.home / "dbt-runs"
+    target = runs / f"{context.run_id[:8]}-{uuid4().hex[:6]}"
+    command = _command(build, config, warehouse, target, models, tests)
+    with _locked(warehouse, sorted(build.graph.models[id_].relation for id_ in models)):
+        outcome = yield from _own_events(run_dbt(command, build.graph), context.selected_asset_check_keys)
+    forget_old_runs(runs)
+    if outcome.error is not None:
+        raise dbt_error(build.graph, target, outcome.error)
+
+
+def _own_events(events: "Generator[Any, None, Any]", checks: Any) -> "Generator[Event, None, Any]":
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if isinstance(event, dg.AssetMaterialization):
+            yield dg.MaterializeResult(asset_key=event.asset_key, metadata=event.metadata)
+        elif event.asset_check_key in checks:
+            yield dg.AssetCheckResult(
+                asset_key=event.asset_key,
+                check_name=event.check_name,
+                passed=event.passed,
+                severity=event.severity,
+                metadata=event.metadata,
+            )
+
+
+def _command(
+    build: Build,
+    config: BuildConfig,
+    warehouse: Warehouse,
+    target: Path,
+    models: set[str],
+    tests: set[str],
+) -> "Command":
+    """Nodes are named one by one, unless the whole project is wanted: dbt's own indirect selection takes tests along
+    that also read a model of another run."""
+    from platform_assets.dbt.runner import Command
+
+    graph = build.graph
+    arguments = ["build", "--exclude-resource-type", "unit_test", "--threads", str(build.threads)]
+    if config.full_refresh:
+        arguments.append("--full-refresh")
+    if models != set(graph.models) or tests != set(graph.tests):
+        selectors = [*(graph.models[id_].selector for id_ in models), *(graph.tests[id_].selector for id_ in tests)]
+        arguments += ["--indirect-selection", "empty", "--select", *sorted(selectors)]
+    return Command(build.project_dir, build.manifest, tuple(arguments), dbt_environment(warehouse), target)
+
+
+@contextmanager
+def _locked(warehouse: Warehouse, relations: Sequence[str]) -> Generator[None]:
+    """Two runs that build the same model take turns; taken in one order, so neither waits for the other for ever."""
+    import psycopg
+
+    with psycopg.connect(warehouse.transformer_dsn, autocommit=True) as session:
+        for relation in relations:
+            session.execute("select pg_advisory_lock(%s, hashtext(%s))", (_LOCK_CLASS, relation))
+        yield

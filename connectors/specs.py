@@ -167,6 +167,8 @@ class StreamSpec(Policy):
     """A `replace` that reads nothing may empty the table."""
     null_values: tuple[str, ...] = ()
     """Texts that mean NULL, e.g. `NA`."""
+    max_record_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """A larger record is quarantined unread."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -246,7 +248,7 @@ def parse_source(attributes: object, path: Path | str) -> SourceSpec:
                 parsed.append(entry.stream.model_validate({"write": entry.default_write, **inherited, **item}))
             except ValidationError as error:
                 label = f"streams[{item.get('name', index)}]"
-                raise _config_error(place, label, error.errors()[0], entry.stream) from error
+                raise _config_error(place, label, _telling(error), entry.stream) from error
         names = [stream.name for stream in parsed]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{place}: streams", f"declared twice: {', '.join(sorted(twice))}", "Rename one.")
@@ -254,12 +256,18 @@ def parse_source(attributes: object, path: Path | str) -> SourceSpec:
         try:
             stanza = entry.connector.model_validate(connector)
         except ValidationError as error:
-            raise _config_error(place, "connector", error.errors()[0], entry.connector) from error
+            raise _config_error(place, "connector", _telling(error), entry.connector) from error
         return SourceSpec.model_validate({**outer, "connector": stanza, "defaults": defaults, "streams": parsed})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = _telling(error)
         label = "defaults" if error.title == "Policy" else ""
         raise _config_error(place, label, first, shape.get(label, SourceSpec)) from error
+
+
+def _telling(error: ValidationError) -> ErrorDetails:
+    """The error to show: a misspelt key before the key that is missing because of it, else the first."""
+    found = error.errors()
+    return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
 
 
 def _config_error(place: str, label: str, error: ErrorDetails, model: type[BaseModel]) -> ConfigError:

@@ -1,0 +1,45 @@
+"""The sync engine: one lifecycle for every kind. No Dagster here.
+
+`sync(request, dsn)` takes a stream from start to its final status.
+"""
+
+from connectors.sync.result import (
+    ObservedColumn,
+    Progress,
+    RowCounts,
+    Status,
+    SyncRequest,
+    SyncResult,
+    Trigger,
+    Verdict,
+)
+
+__all__ = [
+    "ObservedColumn",
+    "Progress",
+    "RowCounts",
+    "Status",
+    "SyncRequest",
+    "SyncResult",
+    "Trigger",
+    "Verdict",
+    "sync",
+]
+
+
+def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> SyncResult:
+    """Run one stream's sync to its final status and record it in `ops.syncs`.
+
+    Args:
+        dsn: libpq URL of the warehouse for the loader role; the platform's bootstrap has run there.
+
+    Returns:
+        The result of a sync that succeeded, with or without warnings, or read nothing.
+
+    Raises:
+        HeadwaterError: classified; the ledger row is already final and the last good data is in place. Its
+            `sync_id` attribute names the row.
+    """
+    from connectors.sync.lifecycle import run  # the engine's libraries load with the first sync, not with definitions
+
+    return run(request, dsn, progress or Progress())

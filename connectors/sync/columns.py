@@ -1,0 +1,178 @@
+"""Columns: house types, their Arrow and PostgreSQL forms, and names that cannot collide."""
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+import pyarrow as pa
+
+from connectors.specs import ColumnSpec, ColumnType
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TColumnSchema
+
+PG_TYPES: Mapping[ColumnType, str] = {
+    "text": "text",
+    "bigint": "bigint",
+    "double": "double precision",
+    "decimal": "numeric",
+    "bool": "boolean",
+    "timestamp": "timestamp with time zone",
+    "date": "date",
+    "time": "time without time zone",
+    "json": "jsonb",
+    "binary": "bytea",
+}
+ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
+    "text": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    # unbounded numerics travel as their decimal text: no Arrow decimal holds every numeric
+    "decimal": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "json": pa.string(),
+    "binary": pa.binary(),
+}
+SYNCED_AT = "_synced_at"
+DELETED = "_deleted"
+LOAD_ID = "_dlt_load_id"
+VALID_FROM = "_valid_from"
+VALID_TO = "_valid_to"
+OVERFLOW = "_overflow"
+RESERVED = frozenset({SYNCED_AT, LOAD_ID, VALID_FROM, VALID_TO, OVERFLOW, "_dlt_id", "_row"})
+MAX_COLUMNS = 1_500
+"""PostgreSQL holds 1,600 columns at most; the rest of a wider record goes into one jsonb."""
+MAX_NAME_BYTES = 63
+_NUMERIC = re.compile(r"^numeric\((\d+)(?:,\s*(-?\d+))?\)$")
+
+Place = Literal["column", "overflow", "ignored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a stream.
+
+    name: in the warehouse. source_name: the source's own spelling. pg_type: PostgreSQL's words.
+    place: a table column, a key of the overflow jsonb, or dropped by `drift.new: ignore` or `rule: block`.
+    """
+
+    name: str
+    source_name: str
+    type: ColumnType
+    pg_type: str
+    place: Place = "column"
+    variant_of: str | None = None
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return ARROW_TYPES[self.type]
+
+    @property
+    def decimal_bounds(self) -> tuple[int, int] | None:
+        """(precision, scale) of numeric(p,s); None when unbounded."""
+        match = _NUMERIC.match(self.pg_type)
+        return (int(match[1]), int(match[2] or 0)) if match else None
+
+    def to_json(self) -> dict[str, Any]:
+        row = {"name": self.name, "source_name": self.source_name, "type": self.type, "pg_type": self.pg_type}
+        if self.place != "column":
+            row["place"] = self.place
+        if self.variant_of:
+            row["variant_of"] = self.variant_of
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        return cls(**row)
+
+    def to_dlt(self) -> "TColumnSchema":
+        """The dlt hint; `x-pg-type` carries the exact type to our destination."""
+        dlt_type = "text" if self.type == "decimal" else self.type
+        return cast(
+            "TColumnSchema",
+            {"name": self.name, "data_type": dlt_type, "nullable": True, "x-pg-type": self.pg_type},
+        )
+
+
+def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
+    """The column that a contract declares; None when it leaves the type to be observed."""
+    if spec.type is None:
+        return None
+    pg_type = PG_TYPES[spec.type]
+    if spec.type == "decimal" and spec.precision is not None:
+        pg_type = f"numeric({spec.precision},{spec.scale or 0})"
+    if spec.type == "text" and spec.precision is not None:
+        pg_type = f"character varying({spec.precision})"
+    return Column(name, source_name, spec.type, pg_type, "ignored" if spec.rule == "block" else "column")
+
+
+def from_arrow(source_name: str, name: str, field: pa.Field) -> Column:
+    """The column for an Arrow field; its metadata `pg_type`, where present, wins."""
+    kind = _house_type(field.type)
+    pg_type = PG_TYPES[kind]
+    if pa.types.is_decimal(field.type):
+        pg_type = f"numeric({field.type.precision},{field.type.scale})"
+    metadata = cast("Mapping[bytes, bytes]", field.metadata or {})
+    if exact := metadata.get(b"pg_type", b"").decode():
+        pg_type = exact
+        kind = _house_type_of_pg(exact, kind)
+    return Column(name, source_name, kind, pg_type)
+
+
+def _house_type(kind: pa.DataType) -> ColumnType:
+    tests: tuple[tuple[ColumnType, bool], ...] = (
+        ("bool", pa.types.is_boolean(kind)),
+        ("decimal", pa.types.is_decimal(kind) or pa.types.is_uint64(kind)),
+        ("bigint", pa.types.is_integer(kind)),
+        ("double", pa.types.is_floating(kind)),
+        ("timestamp", pa.types.is_timestamp(kind)),
+        ("date", pa.types.is_date(kind)),
+        ("time", pa.types.is_time(kind)),
+        ("binary", pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)),
+        ("json", pa.types.is_nested(kind)),
+    )
+    return next((name for name, is_it in tests if is_it), "text")
+
+
+def _house_type_of_pg(pg_type: str, fallback: ColumnType) -> ColumnType:
+    """The house type whose text form COPY accepts for this PostgreSQL type."""
+    base = pg_type.partition("(")[0].strip()
+    table: dict[str, ColumnType] = {
+        "numeric": "decimal", "jsonb": "json", "json": "json", "uuid": "text", "bytea": "binary", "date": "date",
+        "smallint": "bigint", "integer": "bigint", "bigint": "bigint", "real": "double", "double precision": "double",
+        "boolean": "bool", "timestamp with time zone": "timestamp", "time without time zone": "time",
+    }  # fmt: skip
+    return table.get(base, "text" if base.endswith("[]") else fallback)
+
+
+@cache
+def _naming() -> Any:
+    from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+    return NamingConvention(MAX_NAME_BYTES)
+
+
+def warehouse_name(source_name: str, taken: Collection[str]) -> str:
+    """A column name for the warehouse: snake_case, at most 63 bytes, never one of ours, never twice.
+
+    `userId` and `USER_ID` beside `user_id` become `user_id__2`, `user_id__3` in order of appearance; the registry
+    remembers which is which. Names of our own columns get the prefix `src`.
+    """
+    text = re.sub(r"[\x00-\x1f]", "_", source_name).strip()
+    name = str(_naming().normalize_identifier(text)) if text.strip("_ ") else ""
+    if not name.strip("_"):
+        name = f"column_{hashlib.sha256(source_name.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    if name in RESERVED or name.startswith("_dlt"):
+        name = f"src{name}"
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        suffix = f"__{number}"
+        candidate = name.encode()[: MAX_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
+    return candidate

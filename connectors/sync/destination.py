@@ -1,0 +1,132 @@
+"""dlt's PostgreSQL destination, with one difference: a load package is published in one transaction.
+
+dlt keeps building the package, the schema and the tables. Its load jobs hand their files to a `Sink`, and completing
+the load commits: rows, state, ledger and dlt's own `_dlt_loads` row become visible together or not at all. So no kill,
+and no second writer, can leave a half-loaded package or an orphan row behind: docs/decisions/0002-one-transaction.md.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.client import LoadJob, PreparedTableSchema, RunnableLoadJob
+from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
+from dlt.destinations.impl.postgres.postgres import PostgresClient
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TColumnSchema
+
+LOADS_TABLE = "_dlt_loads"
+
+
+class Sink(Protocol):
+    """Where a package goes: each file once, then one commit."""
+
+    def take(self, table_name: str, path: Path) -> None:
+        """Put one package file into the open transaction."""
+        ...
+
+    def commit(self, load_id: str, schema_name: str, schema_hash: str) -> None:
+        """Audit what was taken, publish it and commit; raise, with everything rolled back, when the audit fails."""
+        ...
+
+
+class ExactTypeMapper(PostgresTypeMapper):
+    """Creates a column with the very type that the stream's schema names."""
+
+    def to_destination_type(self, column: "TColumnSchema", table: PreparedTableSchema) -> str:
+        exact = column.get("x-pg-type")
+        return str(exact) if exact else super().to_destination_type(column, table)
+
+
+class SinkJob(RunnableLoadJob):
+    """A package file on its way into the sink."""
+
+    def __init__(self, file_path: str, sink: Sink) -> None:
+        super().__init__(file_path)
+        self._sink = sink
+
+    def run(self) -> None:
+        self._sink.take(self.load_table_name, Path(self._file_path))
+
+
+class SinkClient(PostgresClient):
+    """dlt's client with our jobs and our commit; `sink` is set by the subclass that `publishing_to` makes."""
+
+    sink: ClassVar[Sink]
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        return SinkJob(file_path, self.sink)
+
+    def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
+        with self._one_at_a_time():
+            super().initialize_storage(truncate_tables)  # pyright: ignore[reportArgumentType] None is dlt's own default
+
+    def update_stored_schema(
+        self, only_tables: Iterable[str] | None = None, expected_update: Any = None, force: bool = False
+    ) -> Any:
+        # always compared with the table itself: one that somebody dropped is made again
+        with self._one_at_a_time():
+            return super().update_stored_schema(only_tables, expected_update, force=True)  # pyright: ignore[reportArgumentType]
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables."""
+        key = self.sql_client.dataset_name
+        self.sql_client.execute_sql("select pg_advisory_lock(hashtextextended(%s, 8))", key)
+        try:
+            yield
+        finally:
+            self.sql_client.execute_sql("select pg_advisory_unlock(hashtextextended(%s, 8))", key)
+
+    def complete_load(self, load_id: str) -> None:
+        self.sink.commit(load_id, self.schema.name, self.schema.version_hash)
+
+    def should_truncate_table_before_load(self, table_name: str) -> bool:
+        return False
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        return False
+
+    def create_table_chain_completed_followup_jobs(self, *_args: Any, **_kwargs: Any) -> list[Any]:
+        return []
+
+    def verify_schema(self, only_tables: Iterable[str] | None = None, new_jobs: Any = None) -> list[Any]:
+        # dlt would refuse dispositions that its own loader does not know; ours are decided by the sink
+        return []
+
+
+class PublishingPostgres(postgres):
+    """A destination bound to one sink."""
+
+    _sink: Sink
+
+    def _raw_capabilities(self) -> DestinationCapabilitiesContext:
+        caps = super()._raw_capabilities()
+        caps.type_mapper = ExactTypeMapper
+        caps.preferred_loader_file_format = "csv"
+        caps.supported_loader_file_formats = ["csv"]
+        caps.loader_file_format_selector = None
+        caps.loader_parallelism_strategy = "sequential"
+        return caps
+
+    @property
+    def client_class(self) -> type[PostgresClient]:
+        return type("BoundSinkClient", (SinkClient,), {"sink": self._sink})
+
+
+def _with_host(dsn: str) -> str:
+    """dlt insists on a host in the address; libpq lets `?host=` (a socket folder) win over it."""
+    return re.sub(r"^(postgres(?:ql)?://(?:[^@/]*@)?)(?=[/?]|$)", r"\1localhost", dsn)
+
+
+def publishing_to(sink: Sink, dsn: str) -> PublishingPostgres:
+    """A dlt destination that loads into the sink; `dsn` is used by dlt for tables and its own bookkeeping."""
+    destination = PublishingPostgres(credentials=_with_host(dsn), create_indexes=False, destination_name="headwater")
+    destination._sink = sink  # noqa: SLF001 the factory's constructor resolves configuration from keyword arguments
+    return destination

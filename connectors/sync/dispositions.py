@@ -1,0 +1,301 @@
+"""Write dispositions as SQL: staged rows to the raw table, inside the publication's transaction.
+
+Every statement is set-based; identifiers are composed by the driver.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+from connectors.contract import Window
+from connectors.sync.columns import DELETED, LOAD_ID, SYNCED_AT, VALID_FROM, VALID_TO
+
+Connection = psycopg.Connection[Any]
+ROW_NUMBER = "_row"
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """raw: the table that readers see. staged: this window's rows, in a relation nobody else sees.
+
+    columns: the stream's own columns. keys: a part of them. cursor: one of them, or None.
+    """
+
+    raw: Identifier
+    staged: Identifier
+    columns: tuple[str, ...]
+    keys: tuple[str, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a disposition did with the staged rows: loaded + deduplicated + filtered = staged."""
+
+    loaded: int = 0
+    updated: int = 0
+    deleted: int = 0
+    deduplicated: int = 0
+    filtered: int = 0
+
+
+def names(columns: Sequence[str], alias: str | None = None) -> Composed:
+    """`"a", "b"` or `x."a", x."b"`."""
+    return SQL(", ").join(Identifier(alias, column) if alias else Identifier(column) for column in columns)
+
+
+def match(keys: Sequence[str], left: str, right: str) -> Composed:
+    """`l."k" = r."k" and ...`"""
+    return SQL(" and ").join(SQL("{} = {}").format(Identifier(left, key), Identifier(right, key)) for key in keys)
+
+
+def differs(columns: Sequence[str], left: str, right: str) -> Composable:
+    """True when some column is distinct; false for an empty list."""
+    if not columns:
+        return SQL("false")
+    return SQL("row({}) is distinct from row({})").format(names(columns, left), names(columns, right))
+
+
+def count(connection: Connection, query: Composable, parameters: Sequence[Any] = ()) -> int:
+    row = connection.execute(SQL("select count(*) from ({}) as q").format(query), parameters).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def changed(connection: Connection, query: Composable, parameters: Sequence[Any] | None = None) -> int:
+    """Run a data-changing statement; rows it touched."""
+    return max(connection.execute(query, parameters).rowcount, 0)
+
+
+def deduplicate(connection: Connection, tables: Tables) -> int:
+    """Of rows with one key the last by cursor, then by order of arrival, stays; the number of rows dropped."""
+    keys = names(tables.keys)
+    twice = SQL("select 1 from {} group by {} having count(*) > 1 limit 1").format(tables.staged, keys)
+    if not connection.execute(twice).fetchone():
+        return 0
+    order = SQL("{} desc nulls last, ").format(Identifier(tables.cursor)) if tables.cursor else SQL("")
+    return changed(
+        connection,
+        SQL(
+            """
+            delete from {staged} s using (
+                select ctid as place, row_number() over (partition by {keys} order by {order}{row} desc) as position
+                from {staged}
+            ) d
+            where s.ctid = d.place and d.position > 1
+            """
+        ).format(staged=tables.staged, keys=keys, order=order, row=Identifier(ROW_NUMBER)),
+    )
+
+
+def filter_window(connection: Connection, tables: Tables, window: Window) -> int:
+    """Drop rows outside the partition's window; a source that ignores the bounds must not double a neighbour."""
+    assert tables.cursor is not None
+    return changed(
+        connection,
+        SQL("delete from {staged} where {cursor} < %s or {cursor} >= %s").format(
+            staged=tables.staged, cursor=Identifier(tables.cursor)
+        ),
+        [window.start, window.end],
+    )
+
+
+def _insert(tables: Tables, source: Composable) -> Composed:
+    columns = (*tables.columns, DELETED)
+    return SQL("insert into {raw} ({columns}) select {columns} from {source}").format(
+        raw=tables.raw, columns=names(columns), source=source
+    )
+
+
+def append(connection: Connection, tables: Tables, boundary: Any | None, window: Window | None) -> Written:
+    """Insert every staged row. A partition's window is replaced, so its rerun doubles nothing.
+
+    boundary: the committed cursor value of an incremental stream. The source is asked for it inclusively, so the rows
+    at the boundary come again: as many equal rows as are loaded already are dropped. No list of seen rows is kept.
+    """
+    dropped = 0
+    if window is not None and tables.cursor is not None:
+        connection.execute(
+            SQL("delete from {raw} where {cursor} >= %s and {cursor} < %s").format(
+                raw=tables.raw, cursor=Identifier(tables.cursor)
+            ),
+            [window.start, window.end],
+        )
+    elif boundary is not None and tables.cursor is not None:
+        dropped = changed(
+            connection,
+            SQL(
+                """
+                with again as (
+                    select ctid as place, md5(row({staged_columns})::text) as digest,
+                        row_number() over (partition by md5(row({staged_columns})::text)) as number
+                    from {staged} s where {cursor} = %(boundary)s
+                ),
+                loaded as (
+                    select md5(row({raw_columns})::text) as digest,
+                        row_number() over (partition by md5(row({raw_columns})::text)) as number
+                    from {raw} r where {cursor} = %(boundary)s
+                )
+                delete from {staged} t using again join loaded using (digest, number) where t.ctid = again.place
+                """
+            ).format(
+                staged=tables.staged, raw=tables.raw, cursor=Identifier(tables.cursor),
+                staged_columns=names(tables.columns, "s"), raw_columns=names(tables.columns, "r"),
+            ),
+            {"boundary": boundary},  # pyright: ignore[reportArgumentType] named parameters
+        )  # fmt: skip
+    return Written(loaded=changed(connection, _insert(tables, tables.staged)), deduplicated=dropped)
+
+
+def merge(connection: Connection, tables: Tables, *, is_hard: bool, delete_insert: bool) -> Written:
+    """Insert new keys, update changed rows, leave equal rows alone (counted as deduplicated), apply delete marks."""
+    deleted, absent = _apply_deletes(connection, tables, is_hard=is_hard)
+    if delete_insert:
+        return _delete_insert(connection, tables, deleted, absent)
+    others = [column for column in tables.columns if column not in tables.keys]
+    written = (*others, DELETED)
+    settings = SQL(", ").join(
+        SQL("{c} = excluded.{c}").format(c=Identifier(column)) for column in (*written, SYNCED_AT, LOAD_ID)
+    )
+    row = connection.execute(
+        SQL(
+            """
+            with merged as (
+                insert into {raw} as t ({columns}) select {columns} from {staged}
+                on conflict ({keys}) do update set {settings} where {differs}
+                returning (xmax = 0) as is_new, {deleted} as is_deleted
+            )
+            select count(*), count(*) filter (where not is_new), count(*) filter (where is_deleted),
+                (select count(*) from {staged})
+            from merged
+            """
+        ).format(
+            raw=tables.raw, staged=tables.staged, columns=names((*tables.columns, DELETED)), keys=names(tables.keys),
+            settings=settings, differs=differs(written, "t", "excluded"), deleted=Identifier("t", DELETED),
+        )
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    loaded, updated, tombstones, staged = row
+    return Written(
+        loaded=loaded + deleted,
+        updated=updated,
+        deleted=deleted + tombstones,
+        deduplicated=staged - loaded,
+        filtered=absent,
+    )
+
+
+def _apply_deletes(connection: Connection, tables: Tables, *, is_hard: bool) -> tuple[int, int]:
+    """Delete marks on known keys; (rows deleted, marks on keys that are not there). The marks leave the stage.
+
+    A soft delete keeps the row's last values. A mark on an unknown key stays staged as a tombstone when soft, and is
+    dropped when hard.
+    """
+    mark = Identifier("s", DELETED)
+    if not connection.execute(SQL("select 1 from {} s where {} limit 1").format(tables.staged, mark)).fetchone():
+        return 0, 0
+    on = SQL("{} and {}").format(match(tables.keys, "t", "s"), mark)
+    if is_hard:
+        deleted = changed(connection, SQL("delete from {} t using {} s where {}").format(tables.raw, tables.staged, on))
+        marks = changed(connection, SQL("delete from {} s where {}").format(tables.staged, mark))
+        return deleted, marks - deleted
+    deleted = changed(
+        connection,
+        SQL(
+            "update {raw} t set {flag} = true, {synced} = s.{synced}, {load} = s.{load} from {staged} s "
+            "where {on} and not t.{flag}"
+        ).format(
+            raw=tables.raw, staged=tables.staged, on=on, flag=Identifier(DELETED), synced=Identifier(SYNCED_AT),
+            load=Identifier(LOAD_ID),
+        ),
+    )  # fmt: skip
+    known = changed(connection, SQL("delete from {} s using {} t where {}").format(tables.staged, tables.raw, on))
+    return deleted, known - deleted
+
+
+def _delete_insert(connection: Connection, tables: Tables, deleted: int, absent: int) -> Written:
+    unchanged = changed(
+        connection,
+        SQL("delete from {staged} s using {raw} t where {on} and not ({differs})").format(
+            staged=tables.staged, raw=tables.raw, on=match(tables.keys, "t", "s"),
+            differs=differs((*tables.columns, DELETED), "t", "s"),
+        ),
+    )  # fmt: skip
+    updated = changed(
+        connection,
+        SQL("delete from {raw} t using {staged} s where {on}").format(
+            raw=tables.raw, staged=tables.staged, on=match(tables.keys, "t", "s")
+        ),
+    )
+    tombstones = count(connection, SQL("select 1 from {} where {}").format(tables.staged, Identifier(DELETED)))
+    loaded = changed(connection, _insert(tables, tables.staged))
+    return Written(
+        loaded=loaded + deleted,
+        updated=updated,
+        deleted=deleted + tombstones,
+        deduplicated=unchanged,
+        filtered=absent,
+    )
+
+
+def delete_absent(connection: Connection, tables: Tables, *, is_hard: bool, is_scd2: bool) -> int:
+    """A full snapshot lacks keys that the raw table has: they were deleted at the source. Rows deleted."""
+    absent = SQL("not exists (select 1 from {staged} s where {on})").format(
+        staged=tables.staged, on=match(tables.keys, "t", "s")
+    )
+    if is_scd2:
+        query = SQL("update {raw} t set {until} = now(), {synced} = now() where {until} is null and {absent}")
+    elif is_hard:
+        query = SQL("delete from {raw} t where {absent}")
+    else:
+        query = SQL("update {raw} t set {flag} = true, {synced} = now() where not {flag} and {absent}")
+    return changed(
+        connection,
+        query.format(
+            raw=tables.raw, absent=absent, flag=Identifier(DELETED),
+            until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
+        ),
+    )  # fmt: skip
+
+
+def scd2(connection: Connection, tables: Tables) -> Written:
+    """Close the current version of every changed key and insert the new one; `_valid_to` is null on current rows."""
+    staged = count(connection, SQL("select 1 from {}").format(tables.staged))
+    current = SQL("{} and {} is null").format(match(tables.keys, "t", "s"), Identifier("t", VALID_TO))
+    deleted = changed(
+        connection,
+        SQL("update {raw} t set {until} = now(), {synced} = now() from {staged} s where {on} and {mark}").format(
+            raw=tables.raw, staged=tables.staged, on=current, mark=Identifier("s", DELETED),
+            until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
+        ),
+    )  # fmt: skip
+    marks = changed(connection, SQL("delete from {} where {}").format(tables.staged, Identifier(DELETED)))
+    updated = changed(
+        connection,
+        SQL("update {raw} t set {until} = now(), {synced} = now() from {staged} s where {on} and {differs}").format(
+            raw=tables.raw, staged=tables.staged, on=current, differs=differs(tables.columns, "t", "s"),
+            until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
+        ),
+    )  # fmt: skip
+    columns = (*tables.columns, DELETED)
+    loaded = changed(
+        connection,
+        SQL(
+            """
+            insert into {raw} ({columns}, {since}) select {columns}, now() from {staged} s
+            where not exists (select 1 from {raw} t where {on})
+            """
+        ).format(
+            raw=tables.raw, staged=tables.staged, columns=names(columns), since=Identifier(VALID_FROM), on=current
+        ),
+    )
+    return Written(
+        loaded=loaded + deleted,
+        updated=updated,
+        deleted=deleted,
+        deduplicated=staged - marks - loaded,
+        filtered=marks - deleted,
+    )

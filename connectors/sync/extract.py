@@ -1,0 +1,164 @@
+"""Messages of a read to batches: decoded, written to part files, sealed by checkpoints, cut into windows."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from connectors.contract import Attestation, Checkpoint, CopyFile, Frame, JsonRecords, Message, Rejected
+from connectors.sync.audit import Audit
+from connectors.sync.columns import DELETED
+from connectors.sync.decode import Decoded, Decoder, Reject
+from connectors.sync.lease import Stop
+from connectors.sync.package import Part
+from connectors.sync.parts import PartWriter
+from connectors.sync.publish import Batch
+from connectors.sync.result import Progress, SyncRequest
+from connectors.sync.schema import StreamSchema
+
+_PROGRESS_SECONDS = 0.5
+
+
+class Extraction:
+    """One read. Only what a checkpoint has sealed ever leaves it."""
+
+    def __init__(
+        self,
+        request: SyncRequest,
+        decoder: Decoder,
+        schema: StreamSchema,
+        audit: Audit,
+        stop: Stop,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._decoder = decoder
+        self._schema = schema
+        self._audit = audit
+        self._stop = stop
+        self._writer = PartWriter(folder)
+        self._progress = progress
+        self._open = Batch()
+        self._sealed = Batch()
+        self._has_sealed = False
+        self._rows = 0
+        self._reported = 0.0
+
+    @property
+    def _waits_for_the_end(self) -> bool:
+        """A replacement or a snapshot is only whole at the end of the read."""
+        stream = self._request.stream
+        return stream.write == "replace" or stream.snapshot
+
+    def batches(self, messages: Iterator[Message]) -> Iterator[Batch]:
+        """Sealed batches: one whenever a window is full, and the last at the end of the read, be it empty."""
+        window = self._request.stream.window
+        since = time.monotonic()
+        for message in messages:
+            self._stop.check(self._request.label)
+            self._take(message)
+            if not isinstance(message, Checkpoint):
+                continue
+            self._seal(message)
+            is_due = self._sealed.extracted >= window.rows or time.monotonic() - since >= window.seconds.total_seconds()
+            if is_due and self._sealed.extracted and not self._waits_for_the_end:
+                yield self._next()
+                since = time.monotonic()
+        self._stop.check(self._request.label)
+        self._seal(Checkpoint())
+        self._progress.on_rows(self._rows)
+        batch = self._next()
+        batch.is_last = True
+        yield batch
+
+    def sealed_batch(self) -> Batch | None:
+        """What is sealed but not handed out yet; None when nothing is, or when a part of a read is worth nothing."""
+        if self._waits_for_the_end or not self._has_sealed or not self._sealed.extracted:
+            return None
+        return self._next()
+
+    def _next(self) -> Batch:
+        batch, self._sealed, self._has_sealed = self._sealed, Batch(), False
+        return batch
+
+    def _seal(self, checkpoint: Checkpoint) -> None:
+        sealed, fresh = self._sealed, self._open
+        sealed.parts += self._writer.seal()
+        sealed.rejects += fresh.rejects
+        sealed.extracted += fresh.extracted
+        sealed.advances_cursor = checkpoint.is_ordered
+        if checkpoint.connector is not None:
+            sealed.connector_state = dict(checkpoint.connector)
+        self._open, self._has_sealed = Batch(), True
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case JsonRecords():
+                self._keep(self._decoder.json(message))
+            case Frame():
+                self._keep(self._decoder.frame(message), message.table.num_rows)
+            case CopyFile():
+                self._adopt(message)
+            case Rejected():
+                payload = message.payload.decode("utf-8", "replace")
+                self._keep(Decoded([], [Reject(payload, message.reason, None, message.position)]))
+            case Attestation():
+                self._audit.attest(message)
+            case Checkpoint():
+                pass
+
+    def _keep(self, decoded: Decoded, rows: int | None = None) -> None:
+        loaded = 0
+        for table in decoded.tables:
+            self._writer.write(table)
+            loaded += table.num_rows
+        self._open.rejects += decoded.rejects
+        self._count(loaded + len(decoded.rejects) if rows is None else rows)
+        self._audit.refuse_flood(len(self._open.rejects) + len(self._sealed.rejects))
+
+    def _adopt(self, file: CopyFile) -> None:
+        columns: list[str] = []
+        for item in file.schema:
+            if item.name == DELETED:
+                columns.append(DELETED)
+                continue
+            column = self._schema.find(item.name) or self._schema.observe_arrow(item)
+            if column is None or column.place != "column":
+                self._adopt_by_value(file)
+                return
+            columns.append(column.name)
+        self._schema.mark_seen(file.schema.names)
+        self._writer.add(Part(file.path, file.rows, tuple(columns)))
+        self._count(file.rows)
+
+    def _adopt_by_value(self, file: CopyFile) -> None:
+        """A file with a column that must not be loaded as it is goes through the decoder."""
+        for frame in frames_of(file):
+            self._keep(self._decoder.frame(frame), frame.table.num_rows)
+        file.path.unlink()
+
+    def _count(self, rows: int) -> None:
+        self._open.extracted += rows
+        self._rows += rows
+        if (now := time.monotonic()) - self._reported >= _PROGRESS_SECONDS:
+            self._reported = now
+            self._progress.on_rows(self._rows)
+
+
+def frames_of(file: CopyFile) -> Iterator[Frame]:
+    """A COPY file back to frames of text; the decoder gives the texts their types."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    names: Sequence[str] = file.schema.names
+    with pa_csv.open_csv(
+        str(file.path),
+        read_options=pa_csv.ReadOptions(column_names=list(names), block_size=1 << 22),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}, strings_can_be_null=True, quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    ) as reader:  # fmt: skip
+        for batch in reader:
+            yield Frame(pa.Table.from_batches([batch]), file.position)

@@ -1,0 +1,98 @@
+"""One load package: built and loaded by dlt in a fresh folder that nobody trusts afterwards."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.pipeline import LoadInfo
+
+from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_FROM, VALID_TO, Column
+from connectors.sync.destination import Sink, publishing_to
+
+_SETTINGS: Mapping[str, Any] = {
+    "runtime.log_level": "CRITICAL",
+    "runtime.dlthub_telemetry": False,
+    # files go to COPY within the second: packing and unpacking them costs more than the disk they save
+    "data_writer.disable_compression": True,
+    "normalize.data_writer.disable_compression": True,
+    # a file that the warehouse refuses is decided by us, not tried five times
+    "load.raise_on_max_retries": 1,
+    "load.workers": 1,
+    "normalize.workers": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A headerless CSV file ready for COPY. columns: warehouse names in file order."""
+
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """dataset: the schema `raw_<source>`. table: the stream's name."""
+
+    dataset: str
+    table: str
+    dsn: str
+
+
+def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: bool = False) -> tuple[Column, ...]:
+    """The raw table's columns: the stream's own, then the platform's."""
+    own = [
+        Column(SYNCED_AT, SYNCED_AT, "timestamp", "timestamp with time zone"),
+        Column(DELETED, DELETED, "bool", "boolean"),
+        Column(LOAD_ID, LOAD_ID, "text", "text"),
+    ]
+    if has_overflow:
+        own.insert(0, Column(OVERFLOW, OVERFLOW, "json", "jsonb"))
+    if is_scd2:
+        own += [
+            Column(VALID_FROM, VALID_FROM, "timestamp", "timestamp with time zone"),
+            Column(VALID_TO, VALID_TO, "timestamp", "timestamp with time zone"),
+        ]
+    return (*columns, *own)
+
+
+@cache
+def _configure() -> None:
+    """dlt's settings for this process, in memory only."""
+    for key, value in _SETTINGS.items():
+        dlt.config[key] = value
+
+
+def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink: Sink, folder: Path) -> str:
+    """Build the package from `parts`, create or widen the table, hand it to the sink, commit. The load id.
+
+    parts: at least one; a part of no rows creates the table. folder: fresh and empty; each call needs its own.
+
+    Raises:
+        the sink's own error when it refuses; dlt's error chain when the warehouse does.
+    """
+    _configure()
+    pipeline = dlt.pipeline(
+        pipeline_name=target.table,
+        pipelines_dir=str(folder),
+        destination=publishing_to(sink, target.dsn),
+        dataset_name=target.dataset,
+    )
+    pipeline.config.restore_from_destination = False
+    hints: Any = [column.to_dlt() for column in columns]
+
+    def files() -> Iterator[Any]:
+        for part in parts:
+            yield dlt.mark.with_file_import(str(part.path), "csv", part.rows)
+
+    resource = dlt.resource(
+        files, name=target.table, columns=hints, write_disposition="append", file_format="csv", max_table_nesting=0
+    )
+    pipeline.extract(resource, schema=dlt.Schema(target.table), loader_file_format="csv")
+    pipeline.normalize()
+    info: LoadInfo = pipeline.load()
+    return info.loads_ids[-1]

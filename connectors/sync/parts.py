@@ -1,0 +1,83 @@
+"""Typed tables to headerless CSV part files that COPY takes, written as they come: memory stays flat."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from connectors.sync.package import Part
+
+_OPTIONS = pa_csv.WriteOptions(include_header=False, batch_size=16_384, quoting_style="needed")
+
+
+class PartWriter:
+    """Writes tables to part files, a new file whenever the set of columns changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+        self._writer: Any = None
+        self._columns: tuple[str, ...] = ()
+        self._path = folder
+        self._rows = 0
+        self._sealed: list[Part] = []
+
+    def write(self, table: pa.Table) -> None:
+        columns = tuple(table.column_names)
+        if self._writer is None or columns != self._columns:
+            self._close()
+            self._path = self.new_path()
+            self._columns = columns
+            self._writer = pa_csv.CSVWriter(str(self._path), _csv_schema(table.schema), write_options=_OPTIONS)
+        self._writer.write_table(_csv_table(table))
+        self._rows += table.num_rows
+
+    def add(self, part: Part) -> None:
+        """Take over a finished file, in order with the others."""
+        self._close()
+        self._sealed.append(part)
+
+    def new_path(self) -> Path:
+        self._number += 1
+        return self._folder / f"part_{self._number:05d}.csv"
+
+    def seal(self) -> list[Part]:
+        """Everything written so far as closed files; the writer starts anew."""
+        self._close()
+        sealed, self._sealed = self._sealed, []
+        return sealed
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._sealed.append(Part(self._path, self._rows, self._columns))
+        self._writer, self._rows = None, 0
+
+
+def _as_text(kind: pa.DataType) -> bool:
+    """Types that pyarrow's CSV writer does not know, or does not write as PostgreSQL reads them."""
+    return pa.types.is_binary(kind) or pa.types.is_time(kind) or pa.types.is_decimal(kind)
+
+
+def _csv_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(item.name, pa.string() if _as_text(item.type) else item.type) for item in schema])
+
+
+def _csv_table(table: pa.Table) -> pa.Table:
+    if not any(_as_text(item.type) for item in table.schema):
+        return table
+    arrays: Mapping[str, Any] = {
+        name: _texts(table.column(name)) if _as_text(table.schema.field(name).type) else table.column(name)
+        for name in table.column_names
+    }
+    return pa.table(dict(arrays))
+
+
+def _texts(column: Any) -> Any:
+    if pa.types.is_binary(column.type):
+        cells = [None if value is None else f"\\x{value.hex()}" for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(cells, pa.string())])
+    return pc.cast(column, pa.string())

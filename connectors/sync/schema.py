@@ -1,0 +1,179 @@
+"""A stream's schema while it syncs: what is remembered, what is declared, what turns up new."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from connectors.errors import ContractError
+from connectors.specs import ColumnType, StreamSpec
+from connectors.sync.columns import MAX_COLUMNS, PG_TYPES, Column, Place, declared, from_arrow, warehouse_name
+
+Change = Literal["new", "retyped", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference between the remembered schema and the data. action: what the stream's policy made of it."""
+
+    change: Change
+    column: str
+    before: str | None
+    after: str | None
+    action: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "change": self.change, "column": self.column, "before": self.before, "after": self.after,
+            "action": self.action,
+        }  # fmt: skip
+
+
+class StreamSchema:
+    """Grows during a sync; every growth follows the stream's drift policy and is kept as a `Drift`.
+
+    remembered: the columns of the newest version in `ops.schema_versions`, in order; empty at the first sync, when
+        whatever turns up is simply observed.
+    """
+
+    def __init__(self, label: str, spec: StreamSpec, remembered: Sequence[Column]) -> None:
+        self.label = label
+        self._spec = spec
+        self._is_first = not remembered
+        self._by_source: dict[str, Column] = {column.source_name: column for column in remembered}
+        self._variants: dict[tuple[str, ColumnType], Column] = {
+            (c.variant_of, c.type): c for c in remembered if c.variant_of
+        }
+        self.version_columns = tuple(remembered)
+        self.drift: list[Drift] = []
+        self.seen: set[str] = set()
+        self.null_fields: set[str] = set()
+        self.revision = 0
+        for name, column_spec in spec.columns.items():
+            self._declare(name, column_spec)
+
+    def _declare(self, name: str, spec: Any) -> None:
+        known = self._by_source.get(name)
+        column = declared(name, known.name if known else warehouse_name(name, self._taken), spec)
+        if column is None:
+            return
+        if known is None:
+            self._by_source[name] = column
+        elif known.type != column.type and known.place == "column":
+            raise ContractError(
+                f"{self.label}: column {name}",
+                f"declared {spec.type}, but the raw table has {known.pg_type}",
+                "Restore the declared type, or rename the raw column and run the stream's backfill again.",
+            )
+        elif known.place != column.place:
+            self._by_source[name] = replace(known, place=column.place)
+
+    @property
+    def _taken(self) -> set[str]:
+        return {c.name for c in self._by_source.values()} | {c.name for c in self._variants.values()}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Every column, in order of first appearance."""
+        return (*self._by_source.values(), *self._variants.values())
+
+    @property
+    def table_columns(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.place == "column")
+
+    @property
+    def has_overflow(self) -> bool:
+        return any(column.place == "overflow" for column in self.columns)
+
+    def find(self, source_name: str) -> Column | None:
+        return self._by_source.get(source_name)
+
+    def name_of(self, source_name: str) -> str:
+        """The warehouse name of a declared field (a key or a cursor), seen or not."""
+        column = self._by_source.get(source_name)
+        return column.name if column else warehouse_name(source_name, ())
+
+    def observe(self, source_name: str, kind: ColumnType) -> Column | None:
+        """Take a field that is not known yet, by policy. None: the record goes to quarantine.
+
+        Raises:
+            ContractError: `drift.new: freeze`.
+        """
+        name = warehouse_name(source_name, self._taken)
+        return self._add_new(Column(name, source_name, kind, PG_TYPES[kind]))
+
+    def observe_arrow(self, field: pa.Field) -> Column | None:
+        """Like `observe`, with the exact type of an Arrow field."""
+        return self._add_new(from_arrow(field.name, warehouse_name(field.name, self._taken), field))
+
+    def _add_new(self, column: Column) -> Column | None:
+        policy = "evolve" if self._is_first else self._spec.drift.new
+        if policy == "freeze":
+            raise ContractError(
+                f"{self.label}: column {column.source_name}",
+                f"new in the data ({column.type}), and the stream says drift.new: freeze",
+                "Declare the column, or set drift.new to evolve, ignore or quarantine.",
+            )
+        if policy == "quarantine":
+            return None
+        place: Place = "ignored" if policy == "ignore" else "column"
+        if place == "column" and len(self.table_columns) >= MAX_COLUMNS:
+            place = "overflow"
+        column = replace(column, place=place)
+        self._by_source[column.source_name] = column
+        self._grew()
+        if not self._is_first:
+            action = {"ignored": "ignored", "overflow": "kept in _overflow"}.get(place, "added")
+            self.drift.append(Drift("new", column.name, None, column.pg_type, action))
+        return column
+
+    def retype(self, column: Column, kind: ColumnType | None) -> Column | None:
+        """A value of another type turned up. The variant column that takes it, or None: quarantine the record.
+
+        Raises:
+            ContractError: `drift.retyped: freeze`.
+        """
+        policy = self._spec.drift.retyped
+        after = PG_TYPES[kind] if kind else "a value that does not fit"
+        if policy == "freeze":
+            raise ContractError(
+                f"{self.label}: column {column.name}",
+                f"is {column.pg_type}, the data has {after}, and the stream says drift.retyped: freeze",
+                "Mend the source, or set drift.retyped to evolve or quarantine.",
+            )
+        if policy == "quarantine" or kind is None:
+            self._note(Drift("retyped", column.name, column.pg_type, after, "quarantined"))
+            return None
+        key = (column.source_name, kind)
+        if key not in self._variants:
+            name = warehouse_name(f"{column.name}__v_{kind}", self._taken)
+            self._variants[key] = Column(name, column.source_name, kind, PG_TYPES[kind], "column", column.source_name)
+            self._grew()
+        self._note(Drift("retyped", column.name, column.pg_type, after, f"kept in {self._variants[key].name}"))
+        return self._variants[key]
+
+    def note_null(self, source_name: str) -> None:
+        """A field with nothing but NULL so far: its type stays open until a value shows it."""
+        if source_name not in self.null_fields:
+            self.null_fields.add(source_name)
+            self._grew()
+
+    def missing(self) -> list[Drift]:
+        """Columns that no record of this sync had; call it when records were read."""
+        gone = [c for c in self.version_columns if c.place == "column" and c.source_name not in self.seen]
+        return [Drift("missing", c.name, c.pg_type, None, self._spec.drift.missing) for c in gone if not c.variant_of]
+
+    def mark_seen(self, source_names: Iterable[str]) -> None:
+        self.seen.update(source_names)
+
+    def _note(self, drift: Drift) -> None:
+        if drift not in self.drift:
+            self.drift.append(drift)
+
+    def _grew(self) -> None:
+        self.revision += 1
+
+
+def columns_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    return tuple(Column.from_json(row) for row in rows)

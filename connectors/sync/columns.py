@@ -137,7 +137,8 @@ def _house_type(kind: pa.DataType) -> ColumnType:
         ("binary", pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)),
         ("json", pa.types.is_nested(kind)),
     )
-    return next((name for name, is_it in tests if is_it), "text")
+    fallback: ColumnType = "text"
+    return next((name for name, is_it in tests if is_it), fallback)
 
 
 def _house_type_of_pg(pg_type: str, fallback: ColumnType) -> ColumnType:
@@ -148,7 +149,7 @@ def _house_type_of_pg(pg_type: str, fallback: ColumnType) -> ColumnType:
         "smallint": "bigint", "integer": "bigint", "bigint": "bigint", "real": "double", "double precision": "double",
         "boolean": "bool", "timestamp with time zone": "timestamp", "time without time zone": "time",
     }  # fmt: skip
-    return table.get(base, "text" if base.endswith("[]") else fallback)
+    return "text" if base.endswith("[]") else table.get(base, fallback)
 
 
 @cache

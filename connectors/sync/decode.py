@@ -15,14 +15,23 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute as pyarrow_compute
 
 from connectors.contract import Frame, JsonRecords
 from connectors.specs import ColumnType
 from connectors.sync.columns import DELETED, OVERFLOW, Column
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import BadRecord, split_json
-from connectors.sync.values import INT64_MAX, INT64_MIN, Unfit, convert, infer, json_text, strip_nul_escapes, widest
+from connectors.sync.values import (
+    INT64_MAX,
+    INT64_MIN,
+    UnfitError,
+    convert,
+    infer,
+    json_text,
+    strip_nul_escapes,
+    widest,
+)
 
 _STRUCT_TYPES: Mapping[ColumnType, Any] = {
     "text": str | None,
@@ -36,6 +45,8 @@ _STRUCT_TYPES: Mapping[ColumnType, Any] = {
     "json": msgspec.Raw,
     "binary": str | None,
 }
+# pyarrow makes its kernels at import, where no type checker sees them
+pc: Any = pyarrow_compute
 _NO_RAW = msgspec.Raw(b"")
 _SURROGATE = re.compile(rb"\\u[dD][89abAB]")
 _MAX_REASON = 300
@@ -83,7 +94,7 @@ class Decoder:
             try:
                 records = self._lines(body)
                 table = self._columns(records, has_nul=b"\\u0000" in body)
-            except (msgspec.MsgspecError, pa.ArrowException, OverflowError, RecursionError, Unfit):
+            except (msgspec.MsgspecError, pa.ArrowException, OverflowError, RecursionError, UnfitError):
                 pass  # the slow path finds out which record it was, and says so
             else:
                 self._schema.mark_seen(column.source_name for column, _ in self._fields)
@@ -122,7 +133,7 @@ class Decoder:
             elif column.place == "column":
                 try:
                     arrays[column.name] = self._cast(table.column(item.name), column)
-                except (pa.ArrowException, Unfit):
+                except (pa.ArrowException, UnfitError):
                     misfits.append(item.name)
         if not misfits:
             return Decoded([pa.table(arrays)] if table.num_rows and arrays else [])
@@ -184,7 +195,7 @@ class Decoder:
         """The array in the column's canonical type.
 
         Raises:
-            ArrowException, Unfit: some value does not fit; the slow path names it.
+            ArrowException, UnfitError: some value does not fit; the slow path names it.
         """
         kind = array.type
         if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and self._null_values:
@@ -192,7 +203,7 @@ class Decoder:
             array = pc.if_else(pc.is_in(array, value_set=nulls), pa.scalar(None, kind), array)
         if pa.types.is_string(kind) and column.type in ("text", "json", "decimal"):
             if column.type != "text" or bool(pc.any(pc.match_substring(array, "\x00")).as_py()):
-                raise Unfit("needs a look at each value")
+                raise UnfitError("needs a look at each value")
             return array
         if column.type == "timestamp":
             return _timestamps(array)
@@ -246,7 +257,7 @@ def rows_to_table(
     for number, row in enumerate(rows):
         try:
             values = _fit(schema, row, null_values)
-        except Unfit as error:
+        except UnfitError as error:
             column, reason = error.args
             rejects.append(Reject(sources[number](), reason[:_MAX_REASON], column, f"{position}, record {number + 1}"))
             continue
@@ -279,7 +290,7 @@ def _observe_new(schema: StreamSchema, rows: Iterable[Mapping[str, Any]]) -> Non
 
 
 def _fit(schema: StreamSchema, row: Mapping[str, Any], null_values: frozenset[str]) -> dict[str, Any]:
-    """Warehouse values of one record. Raises Unfit(column, reason)."""
+    """Warehouse values of one record. Raises UnfitError(column, reason)."""
     values: dict[str, Any] = {}
     overflow: dict[str, Any] = {}
     for name, value in row.items():
@@ -290,16 +301,16 @@ def _fit(schema: StreamSchema, row: Mapping[str, Any], null_values: frozenset[st
             continue
         column = schema.find(name)
         if column is None:
-            raise Unfit(name, "new column, and the stream says drift.new: quarantine")
+            raise UnfitError(name, "new column, and the stream says drift.new: quarantine")
         if column.place == "overflow":
             overflow[column.name] = value
         elif column.place == "column":
             try:
                 values[column.name] = convert(value, column)
-            except Unfit as error:
+            except UnfitError as error:
                 variant = schema.retype(column, _variant_kind(value, column))
                 if variant is None:
-                    raise Unfit(column.name, str(error)) from None
+                    raise UnfitError(column.name, str(error)) from None
                 values[variant.name] = convert(value, variant)
     if overflow:
         values[OVERFLOW] = json_text(overflow)

@@ -6,13 +6,14 @@ and no second writer, can leave a half-loaded package or an orphan row behind: d
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import LoadJob, PreparedTableSchema, RunnableLoadJob
+from dlt.common.destination.client import LoadJob, RunnableLoadJob
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
 from dlt.destinations.impl.postgres.postgres import PostgresClient
 
@@ -75,7 +76,7 @@ class SinkClient(PostgresClient):
             return super().update_stored_schema(only_tables, expected_update, force=True)  # pyright: ignore[reportArgumentType]
 
     @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
+    def _one_at_a_time(self) -> Generator[None]:
         """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables."""
         key = self.sql_client.dataset_name
         self.sql_client.execute_sql("select pg_advisory_lock(hashtextextended(%s, 8))", key)
@@ -104,20 +105,20 @@ class SinkClient(PostgresClient):
 class PublishingPostgres(postgres):
     """A destination bound to one sink."""
 
-    _sink: Sink
+    sink: Sink
 
     def _raw_capabilities(self) -> DestinationCapabilitiesContext:
         caps = super()._raw_capabilities()
         caps.type_mapper = ExactTypeMapper
         caps.preferred_loader_file_format = "csv"
         caps.supported_loader_file_formats = ["csv"]
-        caps.loader_file_format_selector = None
+        caps.loader_file_format_selector = cast("Any", None)
         caps.loader_parallelism_strategy = "sequential"
         return caps
 
     @property
     def client_class(self) -> type[PostgresClient]:
-        return type("BoundSinkClient", (SinkClient,), {"sink": self._sink})
+        return type("BoundSinkClient", (SinkClient,), {"sink": self.sink})
 
 
 def _with_host(dsn: str) -> str:
@@ -128,5 +129,5 @@ def _with_host(dsn: str) -> str:
 def publishing_to(sink: Sink, dsn: str) -> PublishingPostgres:
     """A dlt destination that loads into the sink; `dsn` is used by dlt for tables and its own bookkeeping."""
     destination = PublishingPostgres(credentials=_with_host(dsn), create_indexes=False, destination_name="headwater")
-    destination._sink = sink  # noqa: SLF001 the factory's constructor resolves configuration from keyword arguments
+    destination.sink = sink
     return destination

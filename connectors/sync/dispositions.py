@@ -59,13 +59,13 @@ def differs(columns: Sequence[str], left: str, right: str) -> Composable:
     return SQL("row({}) is distinct from row({})").format(names(columns, left), names(columns, right))
 
 
-def count(connection: Connection, query: Composable, parameters: Sequence[Any] = ()) -> int:
+def count(connection: Connection, query: SQL | Composed, parameters: Sequence[Any] = ()) -> int:
     row = connection.execute(SQL("select count(*) from ({}) as q").format(query), parameters).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def changed(connection: Connection, query: Composable, parameters: Sequence[Any] | None = None) -> int:
+def changed(connection: Connection, query: SQL | Composed, parameters: Sequence[Any] | None = None) -> int:
     """Run a data-changing statement; rows it touched."""
     return max(connection.execute(query, parameters).rowcount, 0)
 

@@ -156,7 +156,9 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
         read_options=pa_csv.ReadOptions(column_names=list(names), block_size=1 << 22),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names}, strings_can_be_null=True, quoted_strings_can_be_null=False,
+            column_types={name: pa.string() for name in names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
             null_values=[""],
         ),
     ) as reader:  # fmt: skip

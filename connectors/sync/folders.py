@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def base_folder() -> Path:
 
 
 @contextmanager
-def sync_folder(request: SyncRequest, purpose: str = "sync") -> Iterator[Path]:
+def sync_folder(request: SyncRequest, purpose: str = "sync") -> Generator[Path]:
     """A fresh folder of the stream's; a predecessor's is removed first (the caller holds the stream's lock)."""
     folder = base_folder() / f"{request.source.source}.{request.stream.name}.{purpose}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 import psycopg
@@ -23,7 +23,7 @@ from connectors.sync.result import SyncRequest
 from connectors.sync.settle import settle_stream
 
 _HEARTBEAT_SECONDS = 2.0
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_KEEPALIVE: Any = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def connect(dsn: str, label: str, *, autocommit: bool) -> psycopg.Connection[TupleRow]:
@@ -147,7 +147,8 @@ class Lease:
                 beaten = elapsed
                 try:
                     self._connection.execute(
-                        "update ops.syncs set heartbeat_at = now(), step = %s where sync_id = %s and status = 'running'",
+                        "update ops.syncs set heartbeat_at = now(), step = %s "
+                        "where sync_id = %s and status = 'running' and step <> 'done'",
                         [self.step(), self.sync_id],
                     )
                 except psycopg.Error as error:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Clock:
         self.progress.on_step(step)
 
     @contextmanager
-    def during(self, step: Step) -> Iterator[None]:
+    def during(self, step: Step) -> Generator[None]:
         before = self.step
         self.at(step)
         try:
@@ -72,7 +72,7 @@ def run(request: SyncRequest, dsn: str, progress: Progress, connector: Connector
 
 
 @contextmanager
-def _connection(dsn: str, label: str) -> Iterator[psycopg.Connection[Any]]:
+def _connection(dsn: str, label: str) -> Generator[psycopg.Connection[Any]]:
     connection = connect(dsn, label, autocommit=True)
     try:
         yield connection

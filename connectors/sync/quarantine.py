@@ -96,7 +96,9 @@ def hold_staged(
         moved += connection.execute(
             SQL(
                 """
-                with moved as (delete from {staged} s where {violation} returning to_jsonb(s) - %(ours)s::text[] as record)
+                with moved as (
+                    delete from {staged} s where {violation} returning to_jsonb(s) - %(ours)s::text[] as record
+                )
                 insert into ops.quarantine (source, stream, sync_id, reason, field, payload, payload_sha256, position)
                 select %(source)s, %(stream)s, %(sync_id)s, %(reason)s, %(field)s, masked.record::text,
                     encode(sha256(convert_to(moved.record::text, 'UTF8')), 'hex'), 'staged row'

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -20,7 +21,7 @@ _MAX_NUMERIC_DIGITS = 1_000
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """The value cannot stand in its column without loss."""
 
 
@@ -83,38 +84,14 @@ def convert(value: Any, column: Column) -> Any:
     """The value as pyarrow takes it for the column's Arrow type.
 
     Raises:
-        Unfit: with the reason, for quarantine.
+        UnfitError: with the reason, for quarantine.
     """
     if value is None:
         return None
-    match column.type:
-        case "text":
-            return _text(value)
-        case "bigint":
-            return _bigint(value)
-        case "double":
-            return _double(value)
-        case "decimal":
-            return _decimal(value, column.decimal_bounds)
-        case "bool":
-            if isinstance(value, bool):
-                return value
-            raise Unfit(_reason(value, column))
-        case "timestamp":
-            return _timestamp(value)
-        case "date" | "time":
-            return _date_or_time(value, column)
-        case "json":
-            return json_text(value)
-        case "binary":
-            return _binary(value)
+    return _CONVERTERS[column.type](value, column)
 
 
-def _reason(value: Any, column: Column) -> str:
-    return f"{type(value).__name__} does not fit {column.pg_type}"
-
-
-def _text(value: Any) -> str:
+def _text(value: Any, _column: Column) -> str:
     if isinstance(value, str):
         return value if is_clean_text(value) else clean_text(value)
     if isinstance(value, datetime | date | time):
@@ -122,61 +99,72 @@ def _text(value: Any) -> str:
     return json_text(value)
 
 
-def _bigint(value: Any) -> int:
+def _bigint(value: Any, _column: Column) -> int:
     if isinstance(value, bool):
-        raise Unfit("bool does not fit bigint")
+        raise UnfitError("bool does not fit bigint")
     if isinstance(value, str):
         if not re.fullmatch(r"-?\d{1,19}", value):
-            raise Unfit("text does not fit bigint")
+            raise UnfitError("text does not fit bigint")
         value = int(value)
     if isinstance(value, float | Decimal):
         if value != value or value in (Decimal("Infinity"), Decimal("-Infinity")) or value != int(value):
-            raise Unfit("a number with a fraction does not fit bigint")
+            raise UnfitError("a number with a fraction does not fit bigint")
         value = int(value)
     if not isinstance(value, int):
-        raise Unfit(f"{type(value).__name__} does not fit bigint")
+        raise UnfitError(f"{type(value).__name__} does not fit bigint")
     if not INT64_MIN <= value <= INT64_MAX:
-        raise Unfit("number beyond bigint")
+        raise UnfitError("number beyond bigint")
     return value
 
 
-def _double(value: Any) -> float:
+def _double(value: Any, _column: Column) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
-        raise Unfit(f"{type(value).__name__} does not fit double precision")
+        raise UnfitError(f"{type(value).__name__} does not fit double precision")
     try:
         number = float(value)
     except (ValueError, OverflowError):
-        raise Unfit("not a number") from None
+        raise UnfitError("not a number") from None
     if number in (float("inf"), float("-inf")) and not str(value).lower().lstrip("+-").startswith("inf"):
-        raise Unfit("number beyond double precision")
+        raise UnfitError("number beyond double precision")
     return number
 
 
-def _decimal(value: Any, bounds: tuple[int, int] | None) -> str:
+def _bool(value: Any, column: Column) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise UnfitError(f"{type(value).__name__} does not fit {column.pg_type}")
+
+
+def _json(value: Any, _column: Column) -> str:
+    return json_text(value)
+
+
+def _decimal(value: Any, column: Column) -> str:
     """Decimal text, checked against numeric(p,s) without rounding."""
+    bounds = column.decimal_bounds
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
-        raise Unfit(f"{type(value).__name__} does not fit numeric")
+        raise UnfitError(f"{type(value).__name__} does not fit numeric")
     try:
         number = Decimal(repr(value) if isinstance(value, float) else value)
     except (InvalidOperation, ValueError):
-        raise Unfit("not a number") from None
+        raise UnfitError("not a number") from None
     if not number.is_finite():
-        raise Unfit("NaN or infinity does not fit numeric")
+        raise UnfitError("NaN or infinity does not fit numeric")
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     if len(digits) + abs(exponent) > _MAX_NUMERIC_DIGITS:
-        raise Unfit(f"number of more than {_MAX_NUMERIC_DIGITS} digits")
+        raise UnfitError(f"number of more than {_MAX_NUMERIC_DIGITS} digits")
     if bounds is not None:
         precision, scale = bounds
         fraction = max(-number.normalize().as_tuple().exponent, 0)  # pyright: ignore[reportOperatorIssue] finite
         if fraction > scale:
-            raise Unfit(f"{fraction} decimal places do not fit numeric({precision},{scale})")
+            raise UnfitError(f"{fraction} decimal places do not fit numeric({precision},{scale})")
         if number and number.adjusted() + 1 > precision - scale:
-            raise Unfit(f"number beyond numeric({precision},{scale})")
+            raise UnfitError(f"number beyond numeric({precision},{scale})")
     return f"{number:f}"
 
 
-def _timestamp(value: Any) -> datetime:
+def _timestamp(value: Any, _column: Column) -> datetime:
     if isinstance(value, datetime):
         moment = value
     elif isinstance(value, date):
@@ -185,13 +173,13 @@ def _timestamp(value: Any) -> datetime:
         try:
             moment = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise Unfit("not a timestamp PostgreSQL can hold") from None
+            raise UnfitError("not a timestamp PostgreSQL can hold") from None
     else:
-        raise Unfit(f"{type(value).__name__} does not fit timestamp")
+        raise UnfitError(f"{type(value).__name__} does not fit timestamp")
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:
-        raise Unfit("timestamp out of range") from None
+        raise UnfitError("timestamp out of range") from None
 
 
 def _date_or_time(value: Any, column: Column) -> date | time:
@@ -200,17 +188,31 @@ def _date_or_time(value: Any, column: Column) -> date | time:
             return value if isinstance(value, time) else time.fromisoformat(str(value))
         if isinstance(value, datetime):
             if value.time() != time(0) or value.utcoffset() not in (None, timedelta(0)):
-                raise Unfit("a moment of the day does not fit date")
+                raise UnfitError("a moment of the day does not fit date")
             return value.date()
         return value if isinstance(value, date) else date.fromisoformat(str(value))
     except ValueError:
-        raise Unfit(f"not a {column.type}") from None
+        raise UnfitError(f"not a {column.type}") from None
 
 
-def _binary(value: Any) -> bytes:
+def _binary(value: Any, _column: Column) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
         return base64.b64decode(str(value), validate=True)
     except (binascii.Error, ValueError):
-        raise Unfit("not base64") from None
+        raise UnfitError("not base64") from None
+
+
+_CONVERTERS: Mapping[ColumnType, Callable[[Any, Column], Any]] = {
+    "text": _text,
+    "bigint": _bigint,
+    "double": _double,
+    "decimal": _decimal,
+    "bool": _bool,
+    "timestamp": _timestamp,
+    "date": _date_or_time,
+    "time": _date_or_time,
+    "json": _json,
+    "binary": _binary,
+}

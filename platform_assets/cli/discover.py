@@ -30,13 +30,18 @@ def command(
         words = [f"{column.name} {column.type}" for column in stream.columns]
         table.add_row(
             stream.name,
-            "yes" if stream.name in declared else "no",
+            "yes" if _known_names(stream.name) & declared else "no",
             "\n".join(words) if columns else str(len(words) or ""),
             ", ".join(stream.primary_key),
             "" if stream.estimated_rows is None else f"{stream.estimated_rows:,}",
         )
     output.console().print(table)
-    unknown = declared - {stream.name for stream in offered}
-    print(f"{len(offered)} streams offered, {len(declared)} declared in the source file")
-    if unknown:
-        print(f"Declared, but not seen by discovery: {', '.join(sorted(unknown))}.")
+    unseen = declared.difference(*(_known_names(stream.name) for stream in offered))
+    print(f"{output.count(len(offered), 'stream')} offered, {len(declared)} declared in the source file")
+    if unseen:
+        print(f"Declared, but not seen by discovery: {', '.join(sorted(unseen))}.")
+
+
+def _known_names(offered: str) -> set[str]:
+    """What a file may call it: a database offers `public.orders`, its stream is usually `orders`."""
+    return {offered, offered.rpartition(".")[2]}

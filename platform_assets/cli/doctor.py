@@ -42,8 +42,7 @@ def command(
     if as_json:
         print(json.dumps({"exit_code": exit_code, "findings": [_as_json(finding) for finding in found]}, indent=2))
     elif problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        print(f"{count}; exit code {exit_code} is that of the first (docs/errors.md)")
+        print(f"{output.count(len(problems), 'problem')}; exit code {exit_code} is that of the first (docs/errors.md)")
     else:
         print(f"{len(found)} checks, no problem")
     raise typer.Exit(exit_code)

@@ -100,6 +100,11 @@ def debug_traceback(error: BaseException) -> None:
         note("".join(tracebacks.format_exception(error)).rstrip())
 
 
+def count(number: int, word: str) -> str:
+    """`1 stream`, `2 streams`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def console(*, stderr: bool = False) -> "Console":
     """Rich's console on a masked stream; without a terminal as wide as the text needs."""
     from rich.console import Console  # 0.15 s that --help need not wait for
@@ -113,7 +118,14 @@ def table(title: str, *columns: str, right: Iterable[str] = ()) -> "Table":
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in set(right) else "left", overflow="fold")
     return made

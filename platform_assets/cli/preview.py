@@ -45,7 +45,7 @@ def command(
             print(json.dumps(row, default=str, ensure_ascii=False))
         return
     _show(seen)
-    print(f"{len(seen)} rows of {spec.source}.{found.name}; nothing was loaded")
+    print(f"{output.count(len(seen), 'row')} of {spec.source}.{found.name}; nothing was loaded")
 
 
 def _generator(messages: Iterable[Message]) -> Generator[Message]:

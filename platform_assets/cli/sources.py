@@ -44,4 +44,4 @@ def command(
             str(row["owner"]),
         )
     output.console().print(table)
-    print(f"{len(rows)} streams of {len(specs)} sources")
+    print(f"{output.count(len(rows), 'stream')} of {output.count(len(specs), 'source')}")

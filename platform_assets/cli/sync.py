@@ -15,11 +15,10 @@ from platform_assets.cli import UNEXPECTED, output
 from platform_assets.cli.context import reachable, read_settings
 
 if TYPE_CHECKING:
-    from connectors.specs import SourceSpec, StreamSpec
-    from connectors.sync import SyncResult
+    from connectors.sync import SyncRequest, SyncResult
 
-ROWS_EVERY_SECONDS = 5.0
-"""So often a running stream says how far it is."""
+SAY_EVERY_SECONDS = 2.0
+"""So often at most a running stream says how far it is; --verbose says everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,13 @@ class Outcome:
 
 def command(
     target: str = typer.Argument(help="A source or one stream of it, e.g. nyc_flights or nyc_flights.flights."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Every line of the sync's log."),
 ) -> None:
     """Sync every stream of a source, or one stream, into the warehouse. A failing stream does not stop the others.
 
     Ctrl-C publishes what is sealed and ends; a second one ends at once.
     """
+    from connectors.sync import SyncRequest
     from platform_assets.sources import find_streams
     from platform_assets.warehouse import ensure_warehouse
 
@@ -52,7 +53,7 @@ def command(
         for stream in streams:
             if cancelled.is_set():
                 break
-            outcomes.append(_sync_one(spec, stream, dsn, cancelled))
+            outcomes.append(_sync_one(SyncRequest(spec, stream, trigger="cli"), dsn, cancelled, verbose=verbose))
     _show(outcomes)
     if cancelled.is_set():
         raise KeyboardInterrupt
@@ -76,23 +77,23 @@ def exit_code(errors: Sequence[Exception]) -> int:
     return worst.exit_code if isinstance(worst, HeadwaterError) else UNEXPECTED
 
 
-def _sync_one(spec: "SourceSpec", stream: "StreamSpec", dsn: str, cancelled: threading.Event) -> Outcome:
-    from connectors.sync import Progress, SyncRequest, sync
+def _sync_one(request: "SyncRequest", dsn: str, cancelled: threading.Event, *, verbose: bool) -> Outcome:
+    from connectors.sync import Progress, sync
 
-    request = SyncRequest(source=spec, stream=stream, trigger="cli")
     started = time.monotonic()
     last_said = started
 
-    def on_rows(rows: int) -> None:
+    def say(line: str) -> None:
         nonlocal last_said
-        if time.monotonic() - last_said >= ROWS_EVERY_SECONDS:
+        if verbose or time.monotonic() - last_said >= SAY_EVERY_SECONDS:
             last_said = time.monotonic()
-            output.note(f"{request.label}: {rows:,} rows so far")
+            output.note(f"{request.label}: {line}")
 
+    output.note(f"{request.label}: syncing")
     progress = Progress(
-        on_step=lambda step: output.note(f"{request.label}: {step}"),
-        on_rows=on_rows,
-        on_log=lambda line: output.note(f"{request.label}: {line}"),
+        on_step=say,
+        on_rows=lambda rows: say(f"{rows:,} rows so far"),
+        on_log=say,
         cancelled=cancelled,
     )
     try:

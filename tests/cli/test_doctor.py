@@ -260,7 +260,7 @@ def test_sling_without_its_binary_is_named(project: Project) -> None:
         " streams: [{name: orders, write: replace}]}\n"
     )
     done = doctor(project, "--offline", SHOP_URL="postgresql://a@b/c", SLING_BINARY="/nowhere/sling")
-    assert "/nowhere/sling: cannot be run Correct SLING_BINARY" in only_problem(done, 3)
+    assert "sling: SLING_BINARY names no executable: /nowhere/sling" in only_problem(done, 3)
 
 
 def test_setup_writes_a_dotenv_that_only_its_owner_may_read(project: Project) -> None:

@@ -66,7 +66,7 @@ def check_source_files(root: Path, found: "list[SourceSpec]") -> Iterator[Findin
                 continue
             names[spec.source] = path
             found.append(spec)
-            streams = "1 stream" if len(spec.streams) == 1 else f"{len(spec.streams)} streams"
+            streams = output.count(len(spec.streams), "stream")
             yield ok("source files", f"{spec.source}: {streams} of kind {spec.connector.kind}")
 
 

@@ -1,6 +1,5 @@
 """The programs that Headwater runs: Sling and dbt."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,29 +9,15 @@ from pathlib import Path
 from connectors.errors import ConfigError
 from platform_assets.cli.checkup.finding import Finding, ok, problem, skipped
 
-SLING_PACKAGES = ("sling_linux_amd64", "sling_linux_arm64", "sling_mac_arm64", "sling_mac_amd64")
-
 
 def check_sling() -> Iterator[Finding]:
     """The binary of the installed wheel, or the one that SLING_BINARY names, is there and may be run."""
-    if named := os.environ.get("SLING_BINARY"):
-        candidates = [Path(named)]
-    else:
-        found = [spec for name in SLING_PACKAGES if (spec := importlib.util.find_spec(name)) is not None]
-        candidates = [
-            binary
-            for spec in found
-            for folder in spec.submodule_search_locations or []
-            for binary in sorted(Path(folder, "bin").glob("sling*"))
-        ]
-    runnable = [path for path in candidates if os.access(path, os.X_OK) and path.is_file()]
-    if runnable:
-        yield ok("sling", str(runnable[0]))
-        return
-    where = str(candidates[0]) if candidates else "sling"
-    what = "cannot be run" if candidates else "no wheel with its binary is installed"
-    hint = "Correct SLING_BINARY, or remove it to use the wheel's." if named else "Run `make setup`."
-    yield problem("sling", ConfigError(where, what, hint))
+    from connectors.sling.binary import find_binary
+
+    try:
+        yield ok("sling", str(find_binary("sling")))
+    except ConfigError as error:
+        yield problem("sling", error)
 
 
 def check_dbt(root: Path, *, deep: bool) -> Iterator[Finding]:

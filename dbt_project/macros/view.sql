@@ -30,11 +30,21 @@
 {% endmaterialization %}
 
 
-{#- Whether PostgreSQL accepts `create or replace view`: the present columns are the first of the new ones. -#}
+{#- Whether PostgreSQL accepts `create or replace view`: the present columns are the first of the new ones. The new view
+    is made under another name, in this transaction, and asked for its columns: nothing else says them in one tongue. -#}
 {% macro can_replace_view(existing, sql) %}
     {%- if not existing.is_view -%}{{ return(false) }}{%- endif -%}
+    {%- set trial = make_intermediate_relation(existing) -%}
+    {% call statement('trial') -%}
+        create or replace view {{ trial }} as (
+            {{ sql }}
+        );
+    {%- endcall %}
+    {%- set coming = adapter.get_columns_in_relation(trial) -%}
+    {% call statement('drop_trial') -%}
+        drop view {{ trial }};
+    {%- endcall %}
     {%- set present = adapter.get_columns_in_relation(existing) -%}
-    {%- set coming = adapter.get_column_schema_from_query(get_empty_subquery_sql(sql)) -%}
     {%- if present | length > coming | length -%}{{ return(false) }}{%- endif -%}
     {%- for column in present -%}
         {%- set other = coming[loop.index0] -%}

@@ -12,6 +12,12 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
+
+# what fetch_row_counts() and fetch_column_metadata() call; see _measured
+from dagster_dbt.core.dbt_event_iterator import (
+    _fetch_column_metadata,  # pyright: ignore[reportPrivateUsage]
+    _fetch_row_count_metadata,  # pyright: ignore[reportPrivateUsage]
+)
 from packaging.version import Version
 
 from platform_assets.dbt.graph import Graph
@@ -97,9 +103,10 @@ def run_dbt(command: Command, graph: Graph) -> Generator[dg.AssetMaterialization
         )
         invocation = dbt.start(command, graph)
         try:
-            events = cast("Iterator[object]", invocation.stream().fetch_row_counts().fetch_column_metadata())
-            for event in events:
-                if isinstance(event, dg.AssetMaterialization | dg.AssetCheckEvaluation):
+            for event in cast("Iterator[object]", invocation.stream()):
+                if isinstance(event, dg.AssetMaterialization):
+                    yield _measured(invocation, event)
+                elif isinstance(event, dg.AssetCheckEvaluation):
                     yield event
             error = invocation.get_error()
         finally:
@@ -107,6 +114,14 @@ def run_dbt(command: Command, graph: Graph) -> Generator[dg.AssetMaterialization
                 invocation.adapter.cleanup_connections()
     _keep_parse(command.target / PARTIAL_PARSE, parsed)
     return Outcome(command.target, None if error is None else str(error))
+
+
+def _measured(invocation: DbtCliInvocation, event: dg.AssetMaterialization) -> dg.AssetMaterialization:
+    """With row count, columns and column lineage. `fetch_row_counts()` and `fetch_column_metadata()` call the same two
+    functions from a thread pool and poll it without a pause, which keeps a core busy for as long as dbt runs."""
+    found = _fetch_row_count_metadata(invocation, event) or {}
+    found |= _fetch_column_metadata(invocation, event, with_column_lineage=True) or {}
+    return event.with_metadata({**event.metadata, **found})
 
 
 def forget_old_runs(folder: Path) -> None:

@@ -1,8 +1,6 @@
 """The worker process (demo_worker) as the demo holds it."""
 
-import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -10,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, cast
 
-import psutil
-
+from platform_assets.cli.children import end_child
 from platform_assets.cli.demo_events import Anything, Configure, decode, encode
 
 POLL_SECONDS = 0.4
@@ -42,7 +39,6 @@ class DagsterProcess:
 
     def __exit__(self, *_: object) -> None:
         self.finish()
-        _end_group(self._process.pid)
 
     def configure(self, environment: Mapping[str, str]) -> None:
         """Let it begin; these variables join the environment of every run."""
@@ -69,13 +65,7 @@ class DagsterProcess:
 
     def finish(self) -> int:
         """Close the line, which ends runs that are still going; the worker's exit status."""
-        if self._process.stdin and not self._process.stdin.closed:
-            self._process.stdin.close()
-        try:
-            return self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+        return end_child(self._process, END_SECONDS)
 
     def last_words(self) -> str:
         """The last line of its log."""
@@ -86,20 +76,3 @@ class DagsterProcess:
         for line in cast("IO[bytes]", self._process.stdout):
             lines.put(line)
         lines.put(None)
-
-
-def _end_group(group: int) -> None:
-    """End what is left of a process group whose leader has ended; as a rule nobody is."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        members = [process for process in psutil.process_iter() if _group_of(process.pid) == group]
-        if not members:
-            return
-        os.killpg(group, number)
-        psutil.wait_procs(members, timeout=10)
-
-
-def _group_of(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except (ProcessLookupError, PermissionError):
-        return None

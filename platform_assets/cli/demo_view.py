@@ -1,5 +1,6 @@
 """How the demo shows itself: a line per stream and mart while it runs, one table at its end."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -109,7 +110,8 @@ class PlainDisplay:
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
-        with self._lock:
+        # nobody reads on (`2>&1 | head`): the demo goes on, and ends what it started
+        with self._lock, contextlib.suppress(BrokenPipeError):
             output.note(f"{time.monotonic() - self._start:6.1f} s  {text}")
 
     def changed(self, line: Line) -> None:

@@ -1,0 +1,1 @@
+"""Sling as a reader: a child process that streams Arrow batches through a pipe."""

@@ -1,0 +1,73 @@
+"""A source of kind sling, read the way the engine reads it, with no engine behind."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from connectors.contract import Attestation, Frame, Message, ReadContext, StreamState, Window
+from connectors.registry import kind
+from connectors.specs import SourceSpec, parse_source
+
+URL = "TEST_SLING_URL"
+"""The environment variable that the tests' source refers to."""
+
+
+def source(stream: Mapping[str, Any], connector: Mapping[str, Any] | None = None) -> SourceSpec:
+    attributes = {
+        "source": "shop",
+        "owner": "team:data",
+        "connector": {"kind": "sling", "connection": f"env:{URL}", **(connector or {})},
+        "streams": [stream],
+    }
+    return parse_source(attributes, "defs.yaml")
+
+
+@dataclass
+class Reading:
+    """What one read yielded."""
+
+    messages: list[Message] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> pa.Table:
+        return pa.concat_tables(message.table for message in self.messages if isinstance(message, Frame))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return self.table.to_pylist()
+
+    def of(self, kind: type) -> list[Any]:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    @property
+    def attested(self) -> Attestation:
+        (found,) = self.of(Attestation)
+        return found
+
+
+@contextmanager
+def reading(
+    folder: Path, spec: SourceSpec, state: StreamState | None = None, window: Window | None = None, **context: Any
+) -> Iterator[tuple[Iterator[Message], ReadContext]]:
+    """The messages of the first stream, and the context they are read in."""
+    with kind("sling").open(spec) as connector:
+        given = ReadContext(window=window, folder=folder, **context)
+        yield connector.read(spec.streams[0], state or StreamState(), given), given
+
+
+def read(folder: Path, spec: SourceSpec, state: StreamState | None = None, window: Window | None = None) -> Reading:
+    found = Reading()
+    with reading(folder, spec, state, window, log=found.log.append) as (messages, _):
+        found.messages = list(messages)
+    return found
+
+
+def slings() -> list[psutil.Process]:
+    """The Sling processes that this process started and that still run."""
+    return [child for child in psutil.Process().children(recursive=True) if child.name().startswith("sling")]

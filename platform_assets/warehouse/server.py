@@ -289,7 +289,7 @@ def _postmaster(layout: Layout) -> "psutil.Process | None":
 
 
 def _end_orphans(layout: Layout) -> None:
-    """Make way for a start: wait for the backends of a killed postmaster, and drop a pid file that names a stranger."""
+    """Make way for a start: wait for the backends of a killed postmaster, and drop the files that name it."""
     import psutil
 
     orphans: list[psutil.Process] = []
@@ -304,7 +304,10 @@ def _end_orphans(layout: Layout) -> None:
         for process in _still_alive(orphans, seconds=10):
             process.kill()
         _still_alive(orphans, seconds=10)
+    # PostgreSQL itself takes a zombie's pid, or a reused one, for a running server
     (layout.data_dir / "postmaster.pid").unlink(missing_ok=True)
+    for left_over in layout.socket_dir.glob(".s.PGSQL.*"):
+        left_over.unlink()
 
 
 def _free_port(wanted: object) -> int:

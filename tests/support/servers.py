@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from psycopg import sql
 
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse, stop_warehouse
+
+MEMORY_BYTES = 4 << 30
+"""Free memory from which the tests' databases are kept in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,17 @@ class TestServer:
     def admin_url(self, database: str) -> str:
         return replace(self.warehouse.address, database=database).url(self.warehouse.logins["admin"])
 
-    def execute(self, statement: sql.Composable) -> None:
+    def execute(self, statement: sql.Composed | sql.SQL) -> None:
         with psycopg.connect(self.admin_url("postgres"), autocommit=True) as session:
             session.execute(statement)
 
 
 @contextmanager
 def short_folder() -> Generator[Path]:
-    """A folder that the server's own user can reach when the tests run as root; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="headwater-test-"))
+    """A folder that the server's own user can reach when the tests run as root; in memory where there is room."""
+    memory = Path("/dev/shm")  # noqa: S108  mkdtemp makes a private folder in it
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="headwater-test-", dir=memory if has_room else None))
     folder.chmod(0o711)
     try:
         yield folder
@@ -57,6 +63,37 @@ def running_server() -> Generator[TestServer]:
             yield server
         finally:
             stop_warehouse(settings)
+
+
+@contextmanager
+def system_server(programs: Path, folder: Path) -> Generator[str]:
+    """Another PostgreSQL on this machine, on its own socket; the URL of an administrator without superuser.
+
+    Run by the system user `postgres`, so for root only.
+    """
+
+    def program(name: str, *words: str) -> None:
+        subprocess.run(
+            [str(programs / name), *words],
+            check=True,
+            user="postgres",
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+    work = folder / "system"
+    work.mkdir()
+    shutil.chown(work, "postgres")
+    program("initdb", "-D", f"{work}/data", "--auth=trust", "--username=postgres", "--no-sync")
+    options = f"-k {work} -c listen_addresses='' -c fsync=off"
+    program("pg_ctl", "-D", f"{work}/data", "-l", f"{work}/log", "-o", options, "--wait", "start")
+    try:
+        with psycopg.connect(f"postgresql://postgres@/postgres?host={work}", autocommit=True) as session:
+            session.execute("create role boss login createrole createdb")
+        yield f"postgresql://boss@/prod?host={work}"
+    finally:
+        program("pg_ctl", "-D", f"{work}/data", "--mode=immediate", "stop")
 
 
 @contextmanager

@@ -9,15 +9,9 @@ import pytest
 from psycopg import errors
 
 from platform_assets.warehouse import Warehouse
+from tests.support.sql import run
 
 SWAP = "select ops.swap_table('raw_shop', 'orders', 'orders_next')"
-
-
-def run(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(dsn, autocommit=True) as session:
-        for statement in statements:
-            cursor = session.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
 
 
 def load(session: "psycopg.Connection[Any]", generation: int, columns: str = "id int, generation int") -> None:

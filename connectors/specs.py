@@ -284,21 +284,26 @@ def _config_error(place: str, label: str, error: ErrorDetails, model: type[BaseM
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Field names of the model found by walking `path` through nested models."""
-    current = model
-    for part in path:
-        field = current.model_fields.get(str(part))
-        nested = _model_in(field.annotation) if field else None
-        if nested is None:
+    """Keys of the model found by walking `path` through nested models and the tags of discriminated unions."""
+    candidates = [model]
+    for part in map(str, path):
+        if len(candidates) > 1 and (tagged := [one for one in candidates if _has_tag(one, part)]):
+            candidates = tagged
             continue
-        current = nested
-    return [field.alias or name for name, field in current.model_fields.items()]
+        for one in candidates:
+            field = next((field for name, field in one.model_fields.items() if part in (name, field.alias)), None)
+            if field is not None and (nested := _models_in(field.annotation)):
+                candidates = nested
+                break
+    keys = [field.alias or name for one in candidates for name, field in one.model_fields.items()]
+    return list(dict.fromkeys(keys))
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
+def _has_tag(model: type[BaseModel], tag: str) -> bool:
+    return any(tag in getattr(field.annotation, "__args__", ()) for field in model.model_fields.values())
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_in(argument)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]

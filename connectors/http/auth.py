@@ -96,7 +96,7 @@ class _Fixed:
         self._headers = headers
         self.secrets = secrets
 
-    def sign(self, request: httpx.Request, send: Send) -> httpx.Request:  # noqa: ARG002 - the protocol's signature
+    def sign(self, request: httpx.Request, send: Send) -> httpx.Request:
         for name, value in self._headers:
             request.headers[name] = value
         return request
@@ -111,7 +111,7 @@ class _QueryKey:
         self.secrets = (key,)
         self._name, self._key = name, key
 
-    def sign(self, request: httpx.Request, send: Send) -> httpx.Request:  # noqa: ARG002 - the protocol's signature
+    def sign(self, request: httpx.Request, send: Send) -> httpx.Request:
         # a copy: the request that httpx logs keeps its address without the key
         return httpx.Request(
             request.method,

@@ -292,11 +292,8 @@ class HttpClient:
         if fault is not None and fault.retry_after:
             return 0.0
         retries = self._settings.retries
-        return tenacity.wait_exponential_jitter(
-            initial=retries.initial.total_seconds(),
-            max=retries.longest.total_seconds(),
-            jitter=retries.initial.total_seconds(),
-        )(state)
+        initial, longest = retries.initial.total_seconds(), retries.longest.total_seconds()
+        return (tenacity.wait_exponential(initial, max=longest) + tenacity.wait_random(0, initial))(state)
 
     def _sleep(self, call: Call, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -103,7 +103,7 @@ class _Single:
     def first(self) -> Step:
         return Step()
 
-    def following(self, view: PageView) -> Step | None:  # noqa: ARG002 - the protocol's signature
+    def following(self, view: PageView) -> Step | None:
         return None
 
 

@@ -141,7 +141,7 @@ class _GuardedStream(httpcore.NetworkStream):
         while True:
             left = min(self._guard.remaining(), silent_at - time.monotonic())
             if left <= 0:
-                raise httpcore.ReadTimeout(f"nothing came for {timeout:.0f} s")
+                raise httpcore.ReadTimeout(f"nothing came for {timeout:g} s")
             try:
                 return self._inner.read(max_bytes, min(left, _SLICE_SECONDS))
             except httpcore.ReadTimeout:

@@ -256,7 +256,8 @@ def _exact(table: "pa.Table", types: Mapping[str, TextType], position: str) -> "
                 column = column.cast(pa.binary())
             else:
                 column, bad = decoded(column)
-                unreadable.update({row: field.name for row in bad})
+                for row in bad:
+                    unreadable[row] = field.name
                 column = convert(plain_text(column, wanted), wanted)
         arrays.append(column)
         fields.append(arrow_field(field.name, column, wanted))

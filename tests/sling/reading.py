@@ -1,6 +1,6 @@
 """A source of kind sling, read the way the engine reads it, with no engine behind."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class Reading:
 @contextmanager
 def reading(
     folder: Path, spec: SourceSpec, state: StreamState | None = None, window: Window | None = None, **context: Any
-) -> Iterator[tuple[Iterator[Message], ReadContext]]:
+) -> Generator[tuple[Iterator[Message], ReadContext]]:
     """The messages of the first stream, and the context they are read in."""
     with kind("sling").open(spec) as connector:
         given = ReadContext(window=window, folder=folder, **context)

@@ -137,8 +137,10 @@ def _house_type(kind: pa.DataType) -> ColumnType:
         ("binary", pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)),
         ("json", pa.types.is_nested(kind)),
     )
-    fallback: ColumnType = "text"
-    return next((name for name, is_it in tests if is_it), fallback)
+    for name, is_it in tests:
+        if is_it:
+            return name
+    return "text"
 
 
 def _house_type_of_pg(pg_type: str, fallback: ColumnType) -> ColumnType:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +54,24 @@ class Clock:
             self.at(before)
 
 
-def run(request: SyncRequest, dsn: str, progress: Progress, connector: Connector | None = None) -> SyncResult:
-    """See `connectors.sync.sync`. connector: reads in place of the source's own (a replay of quarantine)."""
+def run(
+    request: SyncRequest,
+    dsn: str,
+    progress: Progress,
+    connector: Connector | None = None,
+    resolves: Sequence[int] = (),
+) -> SyncResult:
+    """See `connectors.sync.sync`.
+
+    connector: reads in place of the source's own (a replay of quarantine).
+    resolves: quarantine ids that count as replayed in the transaction of the last publication.
+    """
     clock = Clock(progress, {}, since=time.monotonic())
     with Lease(request, dsn, progress.cancelled) as lease, _connection(dsn, request.label) as connection:
         lease.step = lambda: clock.step
         sync = _Sync(request, dsn, progress, clock, lease, connection)
         try:
-            sync.go(connector)
+            sync.go(connector, resolves)
         except BaseException as error:
             classified = failures.classify(error, request, lease.stop)
             sync.finalize_failed(classified)
@@ -104,7 +114,7 @@ class _Sync:
         self.schema: StreamSchema | None = None
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
-    def go(self, connector: Connector | None) -> None:
+    def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
         request, connection = self.request, self.connection
         position = state.Position.load(connection, request)
         self.state_before = dict(position.state)
@@ -115,7 +125,7 @@ class _Sync:
         version = registry.newest(connection, request.source.source, request.stream.name)
         self.schema = StreamSchema(request.label, request.stream, version.columns if version else ())
         self.audit = Audit(request.label, request.stream, self.schema)
-        publication = Publication(connection, self.lease, request, self.schema, position, self.audit)
+        publication = Publication(connection, self.lease, request, self.schema, position, self.audit, resolves)
         opened = connector or kind(request.source.connector.kind).open(request.source)
         with sync_folder(request) as folder, opened as source:
             context = ReadContext(

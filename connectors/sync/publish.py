@@ -64,6 +64,7 @@ class Publication:
         schema: StreamSchema,
         position: state.Position,
         audit: Audit,
+        resolves: Sequence[int] = (),
     ) -> None:
         self._connection = connection
         self._lease = lease
@@ -71,6 +72,7 @@ class Publication:
         self._schema = schema
         self._position = position
         self._audit = audit
+        self._resolves = list(resolves)
         self._taken: set[int] = set()
         self._batch = Batch()
         self.rows = RowCounts()
@@ -122,6 +124,12 @@ class Publication:
     def _stream(self) -> StreamSpec:
         return self._request.stream
 
+    @property
+    def _write_disposition(self) -> str:
+        """A replay adds its few records to a table that is otherwise replaced as a whole."""
+        write = self._stream.write or "append"
+        return "append" if write == "replace" and self._request.trigger == "replay" else write
+
     def _tables(self, staged: Identifier) -> Tables:
         stream, schema = self._stream, self._schema
         columns = [column.name for column in schema.table_columns]
@@ -153,11 +161,13 @@ class Publication:
         filtered = 0
         if self._request.window is not None and tables.cursor is not None:
             filtered = dispositions.filter_window(connection, tables, self._request.window)
-        dropped = quarantine.hold_staged(connection, self._request, self._lease.sync_id, tables, self._audit.rules)
-        quarantined = len(batch.rejects) + len(refused) + dropped
-        quarantine.hold(connection, self._request, self._lease.sync_id, [*batch.rejects, *refused])
+        rules = () if self._goes_straight else self._audit.rules
+        broken = quarantine.take_staged(connection, tables, rules, self._schema, self._audit)
+        rejects = [*batch.rejects, *refused, *broken]
+        quarantined = len(rejects)
+        quarantine.hold(connection, self._request, self._lease.sync_id, rejects)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
-        self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.window is None)
+        self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
             self._audit.staged(connection, tables, batch.extracted, quarantined, is_last=batch.is_last)
         written = self._apply(tables)
@@ -173,7 +183,7 @@ class Publication:
 
     def _stage(self, tables: Tables) -> Tables:
         """A relation for this window's rows: the next generation for `replace`, a temporary table otherwise."""
-        if self._stream.write == "replace":
+        if self._write_disposition == "replace":
             name = next_generation(self._stream.name)
             staged = Identifier(self._request.source.schema_name, name)
             self._connection.execute(SQL("drop table if exists {}").format(staged))
@@ -205,14 +215,14 @@ class Publication:
             stream.write == "append"
             and not stream.primary_key
             and stream.cursor is None
-            and self._request.window is None
+            and self._request.is_live
             and not self._audit.rules
         )
 
     def _apply(self, tables: Tables) -> Written:
         connection, stream, batch = self._connection, self._stream, self._batch
         is_hard = stream.deletes == "hard"
-        match stream.write:
+        match self._write_disposition:
             case "replace":
                 return self._replace(tables)
             case "merge":
@@ -232,11 +242,12 @@ class Publication:
             case _:
                 if self._goes_straight:
                     return Written(loaded=batch.extracted - len(batch.rejects))
-                return dispositions.append(connection, tables, self._position.boundary, self._request.window)
+                boundary = self._position.boundary if self._request.is_live else None
+                return dispositions.append(connection, tables, boundary, self._request.window)
 
     def _delete_absent(self, tables: Tables, *, is_hard: bool) -> int:
         """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there."""
-        if not self._stream.snapshot or not self._batch.is_last or self._audit.quarantined:
+        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or self._audit.quarantined:
             return 0
         self._refuse_empty(tables)
         return dispositions.delete_absent(
@@ -274,12 +285,20 @@ class Publication:
         source, stream = request.source.source, request.stream.name
         version = None
         if batch.is_last or self._schema.drift:
-            missing = self._schema.missing() if batch.is_last and rows.extracted else []
+            missing = self._schema.missing() if batch.is_last and rows.extracted and request.is_live else []
             version = registry.record(connection, source, stream, self._lease.sync_id, self._schema, missing)
         committed = None
-        if request.window is None:
+        if request.is_live:
             committed = self._position.commit(
                 connection, request, self._lease.sync_id, batch.connector_state, advances=batch.advances_cursor
+            )
+        if self._resolves and batch.is_last:
+            connection.execute(
+                """
+                update ops.quarantine set status = 'replayed', resolved_by = %s, resolved_at = now()
+                where quarantine_id = any (%s) and status = 'held'
+                """,
+                [self._lease.sync_id, self._resolves],
             )
         ledger.add_publication(
             connection,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -10,13 +11,15 @@ from psycopg.sql import SQL
 
 from connectors.errors import ConfigError
 from connectors.secrets import MASK, REFERENCE, mask, resolve
-from connectors.sync.audit import RowRule
+from connectors.sync.audit import Audit, RowRule
 from connectors.sync.decode import Reject
-from connectors.sync.dispositions import ROW_NUMBER, Tables
+from connectors.sync.dispositions import ROW_NUMBER, Tables, count
 from connectors.sync.result import SyncRequest
+from connectors.sync.schema import StreamSchema
+from connectors.sync.values import json_text
 
 MAX_PAYLOAD_BYTES = 1 << 20
-_PLATFORM = ["_synced_at", "_dlt_load_id", ROW_NUMBER, "_valid_from", "_valid_to"]
+_PLATFORM = ["_synced_at", "_dlt_load_id", ROW_NUMBER, "_valid_from", "_valid_to", "_deleted"]
 
 
 def secret_values(request: SyncRequest) -> list[str]:
@@ -80,41 +83,30 @@ def hold(connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str
         )
 
 
-def hold_staged(
-    connection: psycopg.Connection[Any],
-    request: SyncRequest,
-    sync_id: str,
-    tables: Tables,
-    rules: Sequence[RowRule],
-) -> int:
-    """Move the staged rows that break a rule to quarantine; how many. A row is held once, for its first broken rule."""
-    moved = 0
-    protected = [name for name, spec in request.stream.columns.items() if spec.rule != "keep"]
+def take_staged(
+    connection: psycopg.Connection[Any], tables: Tables, rules: Sequence[RowRule], schema: StreamSchema, audit: Audit
+) -> list[Reject]:
+    """Remove the staged rows that break a rule and return them under the source's own names, for its first broken rule.
+
+    Raises:
+        AuditFailedError: they are more than `max_quarantined.rows`; none is fetched then.
+    """
+    source_names = {column.name: column.source_name for column in schema.columns}
+    rejects: list[Reject] = []
     for rule in rules:
         is_absent = any(field not in tables.columns for field in rule.fields)
         violation = rule.when_absent if is_absent else rule.violation
-        moved += connection.execute(
-            SQL(
-                """
-                with moved as (
-                    delete from {staged} s where {violation} returning to_jsonb(s) - %(ours)s::text[] as record
-                )
-                insert into ops.quarantine (source, stream, sync_id, reason, field, payload, payload_sha256, position)
-                select %(source)s, %(stream)s, %(sync_id)s, %(reason)s, %(field)s, masked.record::text,
-                    encode(sha256(convert_to(moved.record::text, 'UTF8')), 'hex'), 'staged row'
-                from moved,
-                lateral (
-                    select moved.record || coalesce(
-                        (select jsonb_object_agg(k, %(mask)s::text) from unnest(%(protected)s::text[]) as k
-                         where moved.record ? k), '{{}}'
-                    ) as record
-                ) as masked
-                """
-            ).format(staged=tables.staged, violation=violation),
-            {
-                "ours": _PLATFORM, "source": request.source.source, "stream": request.stream.name,
-                "sync_id": sync_id, "reason": rule.reason, "field": rule.fields[0], "mask": MASK,
-                "protected": protected,
-            },
-        ).rowcount  # fmt: skip
-    return moved
+        audit.refuse_flood(
+            len(rejects) + count(connection, SQL("select 1 from {} s where {}").format(tables.staged, violation))
+        )
+        moved = connection.execute(
+            SQL("delete from {} s where {} returning (to_jsonb(s) - %s::text[])::text").format(
+                tables.staged, violation
+            ),
+            [_PLATFORM],
+        ).fetchall()
+        for (text,) in moved:
+            record = json.loads(text, parse_float=Decimal)
+            named = {source_names.get(name, name): value for name, value in record.items() if value is not None}
+            rejects.append(Reject(json_text(named), rule.reason, rule.fields[0], "staged row"))
+    return rejects

@@ -33,6 +33,11 @@ class SyncRequest:
     def label(self) -> str:
         return f"{self.source.source}.{self.stream.name}"
 
+    @property
+    def is_live(self) -> bool:
+        """It reads onwards from the saved position and moves it; a partition's window and a replay do neither."""
+        return self.window is None and self.trigger != "replay"
+
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:

@@ -1,0 +1,127 @@
+"""Looking at quarantine, and giving its records another try through the same lifecycle."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import psycopg
+
+from connectors.contract import DiscoveredStream, JsonRecords, Message, ReadContext, Rejected, StreamState
+from connectors.errors import ConfigError
+from connectors.specs import StreamSpec
+from connectors.sync.result import Progress, SyncRequest, SyncResult
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One row of `ops.quarantine`."""
+
+    quarantine_id: int
+    source: str
+    stream: str
+    reason: str
+    field: str | None
+    position: str
+    status: str
+    payload: str
+    sync_id: str
+    schema_version: int | None
+    created_at: datetime
+
+
+_COLUMNS = (
+    "quarantine_id, source, stream, reason, field, position, status, payload, sync_id::text, schema_version, "
+    "created_at from ops.quarantine"
+)
+
+
+def held(
+    connection: Connection, source: str, stream: str | None = None, *, status: str = "held", limit: int = 100
+) -> list[Held]:
+    """Records of a source or a stream, oldest first."""
+    rows = connection.execute(
+        f"select {_COLUMNS} where source = %s and (%s::text is null or stream = %s) and status = %s "
+        "order by quarantine_id limit %s",
+        [source, stream, stream, status, limit],
+    ).fetchall()
+    return [Held(*row) for row in rows]
+
+
+def one(connection: Connection, quarantine_id: int) -> Held:
+    row = connection.execute(f"select {_COLUMNS} where quarantine_id = %s", [quarantine_id]).fetchone()
+    if row is None:
+        raise ConfigError("quarantine", f"no record {quarantine_id}", "`headwater quarantine list SOURCE` shows them.")
+    return Held(*row)
+
+
+def summary(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
+    """(source, stream, reason, records held, newest) over everything held."""
+    return connection.execute(
+        """
+        select source, stream, reason, count(*), max(created_at) from ops.quarantine where status = 'held'
+        group by source, stream, reason order by source, stream, count(*) desc
+        """
+    ).fetchall()
+
+
+def discard(connection: Connection, source: str, stream: str, ids: Sequence[int] | None = None) -> int:
+    """Give up held records of a stream (all, or those named); they stay on record as discarded. How many."""
+    return connection.execute(
+        """
+        update ops.quarantine set status = 'discarded', resolved_at = now()
+        where source = %s and stream = %s and status = 'held' and (%s::bigint[] is null or quarantine_id = any (%s))
+        """,
+        [source, stream, ids, ids],
+    ).rowcount
+
+
+class _Replaying:
+    """Reads held records in place of the source; the source itself is not asked."""
+
+    def __init__(self, records: Sequence[Held]) -> None:
+        self._records = records
+
+    def check(self) -> str:
+        return "quarantine"
+
+    def discover(self) -> tuple[DiscoveredStream, ...]:
+        return ()
+
+    def read(self, stream: StreamSpec, state: StreamState, context: ReadContext) -> Iterator[Message]:
+        for record in self._records:
+            position = f"quarantine {record.quarantine_id}"
+            if record.payload.lstrip().startswith("{"):
+                yield JsonRecords(record.payload.encode(), position)
+            else:
+                yield Rejected(record.payload.encode(), record.reason, position)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def replay(request: SyncRequest, dsn: str, ids: Sequence[int] | None = None) -> SyncResult | None:
+    """Load the stream's held records (all, or those named) exactly once; None when nothing is held.
+
+    The records leave quarantine in the transaction that loads them. One that still breaks the contract comes back as
+    a new entry. The live position is neither used nor moved; repeating a replay finds nothing to do.
+    """
+    from connectors.sync.lifecycle import run
+
+    source, stream = request.source.source, request.stream.name
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        records = [
+            record
+            for record in held(connection, source, stream, limit=1_000_000)
+            if ids is None or record.quarantine_id in ids
+        ]
+    if not records:
+        return None
+    return run(
+        request, dsn, Progress(), connector=_Replaying(records), resolves=[record.quarantine_id for record in records]
+    )

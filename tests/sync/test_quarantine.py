@@ -1,0 +1,95 @@
+"""Quarantine: nothing disappears, nothing secret is kept, a replay loads exactly once."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from connectors.errors import ContractError
+from connectors.sync import SyncRequest, replay
+from platform_assets.warehouse import Warehouse
+from tests.support.scripted import records, source, sync
+
+STREAM: dict[str, Any] = {"write": "merge", "primary_key": "id", "columns": {"amount": {"type": "bigint"}}}
+
+
+def fetch(warehouse: Warehouse, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(warehouse.admin_dsn) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_retyped_value_is_held_with_reason_position_and_payload(warehouse: Warehouse) -> None:
+    result = sync(warehouse.loader_dsn, [records({"id": 1, "amount": 1}, {"id": 2, "amount": "much"})], **STREAM)
+    assert (result.rows.extracted, result.rows.loaded, result.rows.quarantined) == (2, 1, 1)
+    held = fetch(warehouse, "select field, reason, position, payload from ops.quarantine")
+    assert held == [("amount", "text does not fit bigint", "page 1, record 2", '{"id": 2, "amount": "much"}')]
+
+
+def test_more_bad_records_than_allowed_fail_the_sync_and_load_nothing(warehouse: Warehouse) -> None:
+    limits = {**STREAM, "max_quarantined": {"rows": 2}}
+    rows = [{"id": number, "amount": "x" if number < 3 else 1} for number in range(10)]
+    with pytest.raises(ContractError, match=r"max_quarantined\.rows is 2"):
+        sync(warehouse.loader_dsn, [records(*rows)], **limits)
+    with pytest.raises(ContractError, match=r"max_quarantined\.share is 5"):
+        sync(
+            warehouse.loader_dsn,
+            [records(*[{**row, "id": row["id"] + 100 * n} for n in range(3) for row in rows])],
+            **STREAM,
+        )
+    assert fetch(warehouse, "select to_regclass('raw_unit.things')") == [(None,)] or fetch(
+        warehouse, "select count(*) from raw_unit.things"
+    ) == [(0,)]
+    assert fetch(warehouse, "select status, failure_class from ops.syncs") == [("failed", "contract")] * 2
+
+
+def test_replay_loads_exactly_once_and_again_does_nothing(warehouse: Warehouse) -> None:
+    sync(warehouse.loader_dsn, [records({"id": 1, "amount": 1}, {"id": 2, "amount": "2x"}, {"userId": 7})], **STREAM)
+    assert fetch(warehouse, "select count(*) from ops.quarantine where status = 'held'") == [(2,)]
+    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as connection:
+        connection.execute("update ops.quarantine set payload = replace(payload, '2x', '2')")
+    spec = source(**STREAM)
+    request = SyncRequest(spec, spec.streams[0], trigger="replay")
+    result = replay.replay(request, warehouse.loader_dsn)
+    assert result is not None
+    assert (result.rows.extracted, result.rows.loaded, result.rows.quarantined) == (2, 1, 1)
+    assert fetch(warehouse, "select id, amount from raw_unit.things order by id") == [(1, 1), (2, 2)]
+    assert fetch(warehouse, "select status, count(*) from ops.quarantine group by 1 order by 1") == [
+        ("held", 1), ("replayed", 2),
+    ]  # fmt: skip
+    assert '"userId"' in fetch(warehouse, "select payload from ops.quarantine where status = 'held'")[0][0]
+    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
+        assert replay.discard(connection, "unit", "things") == 1
+    assert replay.replay(request, warehouse.loader_dsn) is None
+    assert fetch(warehouse, "select count(*) from raw_unit.things") == [(2,)]
+
+
+def test_blocked_columns_reach_neither_table_nor_quarantine(warehouse: Warehouse) -> None:
+    stream = {**STREAM, "columns": {**STREAM["columns"], "ssn": {"type": "text", "rule": "block"}}}
+    rows = records({"id": 1, "amount": 1, "ssn": "078-05-1120"}, {"id": 2, "amount": "x", "ssn": "078-05-1120"})
+    sync(warehouse.loader_dsn, [rows], **stream)
+    assert "ssn" not in {name for (name,) in fetch(
+        warehouse, "select column_name from information_schema.columns where table_name = 'things'"
+    )}  # fmt: skip
+    (payload,) = fetch(warehouse, "select payload from ops.quarantine")[0]
+    assert "078" not in payload
+
+
+def test_contract_rules_quarantine_single_rows(warehouse: Warehouse) -> None:
+    columns = {
+        "state": {"type": "text", "accepted_values": ["open", "shut"]},
+        "who": {"type": "text", "nullable": False},
+    }
+    rows = [
+        {"id": 1, "state": "open", "who": "a"}, {"id": 2, "state": "ajar", "who": "b"}, {"id": 3, "state": "shut"},
+    ]  # fmt: skip
+    result = sync(warehouse.loader_dsn, [records(*rows)], write="merge", primary_key="id", columns=columns)
+    assert (result.rows.loaded, result.rows.quarantined) == (1, 2)
+
+
+def test_a_failing_row_rule_publishes_nothing_and_keeps_the_last_good_data(warehouse: Warehouse) -> None:
+    stream = {"write": "merge", "primary_key": "id", "checks": [{"type": "row_rule", "column": "n", "min": 0}]}
+    sync(warehouse.loader_dsn, [records({"id": 1, "n": 5})], **stream)
+    with pytest.raises(ContractError, match="1 rows with n outside min 0") as caught:
+        sync(warehouse.loader_dsn, [records({"id": 1, "n": 6}, {"id": 2, "n": -1})], **stream)
+    assert [verdict.passed for verdict in caught.value.verdicts] == [False]  # type: ignore[attr-defined] AuditFailedError
+    assert fetch(warehouse, "select id, n from raw_unit.things") == [(1, 5)]

@@ -43,18 +43,20 @@ def reachable(spec: "SourceSpec", settings: Settings) -> Generator[None]:
     """Serve the demo sources while the block runs when `spec` needs them and none are set; otherwise do nothing."""
     with ExitStack() as ends:
         if wants_demo(spec):
-            from demo.stack import DemoStack
-            from platform_assets.warehouse import ensure_warehouse
+            from platform_assets.cli.demo_services import demo_sources, running_warehouse
 
             output.note(f"{spec.source} is a demo source: the demo sources run while this command does")
-            warehouse = ensure_warehouse(settings)
-            stack = ends.enter_context(DemoStack(settings.home))
-            stack.serve_database(warehouse.tcp_dsn("admin"), warehouse.address.host, warehouse.address.port)
+            warehouse = ends.enter_context(running_warehouse(settings, _silently))
+            stack = ends.enter_context(demo_sources(settings, warehouse, _silently))
             os.environ.update(stack.environment())
             ends.callback(lambda: [os.environ.pop(name, None) for name in DEMO_VARIABLES])
         protect_secrets(spec)
         output.protect_environment()
         yield
+
+
+def _silently(line: str) -> None:
+    """The note above has said it."""
 
 
 @contextmanager

@@ -40,20 +40,24 @@ def command(
     Ctrl-C publishes what is sealed and ends; a second one ends at once.
     """
     from connectors.sync import SyncRequest
+    from platform_assets.cli.demo_services import running_warehouse
     from platform_assets.sources import find_streams
-    from platform_assets.warehouse import ensure_warehouse
 
     settings = read_settings()
     spec, streams = find_streams(target, settings.project_root)
-    dsn = ensure_warehouse(settings).loader_dsn
-    output.protect_urls(dsn)
     cancelled = threading.Event()
     outcomes: list[Outcome] = []
-    with reachable(spec, settings), _stops_in_order(cancelled):
+    with (
+        running_warehouse(settings, output.note) as warehouse,
+        reachable(spec, settings),
+        _stops_in_order(cancelled),
+    ):
         for stream in streams:
             if cancelled.is_set():
                 break
-            outcomes.append(_sync_one(SyncRequest(spec, stream, trigger="cli"), dsn, cancelled, verbose=verbose))
+            outcomes.append(
+                _sync_one(SyncRequest(spec, stream, trigger="cli"), warehouse.loader_dsn, cancelled, verbose=verbose)
+            )
     _show(outcomes)
     if cancelled.is_set():
         raise KeyboardInterrupt

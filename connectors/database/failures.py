@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from connectors.errors import (
     AuthError,
@@ -13,6 +14,9 @@ from connectors.errors import (
     SourceError,
     TransientError,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
 
 ErrorClass = Callable[[str, str, str], HeadwaterError]
 
@@ -69,6 +73,7 @@ PHRASES: tuple[tuple[str, Reaction], ...] = (
     ("too many clients", _BUSY),
     ("too many connections", _BUSY),
     ("invalid connection option", Reaction(ConfigError, "Correct the options of connector.url.")),
+    ("servname not supported", Reaction(ConfigError, "Correct the port in connector.url.")),
     ("invalid uri", Reaction(ConfigError, "Correct connector.url.")),
     ("missing \"=\"", Reaction(ConfigError, "connector.url must be a URL such as postgresql://user@host/database.")),
 )  # fmt: skip
@@ -121,3 +126,40 @@ def _last_line(text: str) -> str:
     """libpq reports an attempt a line; the last one names the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
+
+
+# MySQL's and MariaDB's error numbers
+_NUMBERS: dict[int, Reaction] = {
+    **dict.fromkeys((1044, 1045, 1142, 1143, 1227, 1698), _AUTH),
+    **dict.fromkeys((1049,), STATES["3D000"]),
+    **dict.fromkeys((1054, 1064, 1146), _CONFIG),
+    **dict.fromkeys((1040, 1203, 1205, 1213, 1226), _BUSY),
+    **dict.fromkeys((1021, 1037, 1038, 1041, 1114), _SPACE),
+    **dict.fromkeys((1969, 3024), _TIMEOUT),
+    **dict.fromkeys((1053, 1158, 1159, 1160, 1161, 1317, 1927, 2002, 2003, 2005, 2006, 2013, 2055), _AGAIN),
+}
+_DRIVER_PHRASES: tuple[tuple[str, Reaction], ...] = (
+    ("database is locked", _BUSY),
+    ("no such table", _CONFIG),
+    ("no such column", _CONFIG),
+    ("syntax error", _CONFIG),
+    ("file is not a database", Reaction(ConfigError, "connector.url names a file that is no SQLite database.")),
+    ("malformed", _SOURCE),
+    ("disk i/o error", _SOURCE),
+)
+
+
+def driver_failure(where: str, error: "DBAPIError", doing: str) -> HeadwaterError:
+    """An error of a DBAPI driver behind SQLAlchemy."""
+    original = error.orig or error
+    text = _first_line(str(original)) or type(original).__name__
+    number = original.args[0] if original.args and isinstance(original.args[0], int) else None
+    if number is not None and len(original.args) > 1:
+        text = f"{_first_line(str(original.args[1]))} (error {number})"
+    reaction = _NUMBERS.get(number) if number is not None else None
+    lower = text.lower()
+    reaction = reaction or next((found for phrase, found in _DRIVER_PHRASES if phrase in lower), None)
+    if reaction is None:
+        by_class = {"ProgrammingError": _CONFIG, "InterfaceError": _AGAIN, "OperationalError": _AGAIN}
+        reaction = _AGAIN if error.connection_invalidated else by_class.get(type(error).__name__, _SOURCE)
+    return reaction.error(where, f"{text} while {doing}", reaction.hint)

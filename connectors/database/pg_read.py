@@ -53,8 +53,17 @@ class TableRead:
         else:
             self._attest(selection, emit)
             self._whole(selection, emit)
-        if self.rows == 0 and self.state.cursor is not None and self.context.window is None:
+        if self.rows == 0:
+            self._nothing(columns, shape, emit)
+
+    def _nothing(self, columns: Sequence[TableColumn], shape: TableShape, emit: Emit) -> None:
+        """A source with no row still tells its columns; after a position it has nothing new."""
+        if self.state.cursor is not None and self.context.window is None:
             emit(Attestation(rows=0, nothing_new=True))
+            return
+        path = self.context.folder / "empty.csv"
+        path.touch()
+        emit(CopyFile(path, schema_of(columns), 0, f"{shape.label}: no rows"))
 
     def _conditions(self, shape: TableShape) -> tuple[Any, ...]:
         """The author's `where`, and the partition's slice or the position; half-open, the position itself included.

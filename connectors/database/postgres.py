@@ -122,7 +122,12 @@ class PostgresConnector:
 
     def _conninfo(self) -> str:
         timeout = max(2, round(self._spec.connect_timeout.total_seconds()))
-        usual = {"application_name": "headwater", "keepalives_idle": 30, "keepalives_interval": 10}
+        usual = {
+            "application_name": "headwater",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
         return conninfo.make_conninfo("", **(usual | self._options | {"connect_timeout": timeout}))
 
     def _timeouts(self) -> Iterator[tuple[str, str]]:

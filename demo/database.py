@@ -35,7 +35,7 @@ def ensure_reference_database(admin_url: str, host: str, port: int, password: st
     """Create role, database and tables where they are missing; what is there is left alone.
 
     Args:
-        admin_url: a superuser's URL of any database of the server.
+        admin_url: URL of any database of the server, for a user that may create roles and databases.
         host, port: where the same server listens on TCP.
 
     Returns:
@@ -47,7 +47,9 @@ def ensure_reference_database(admin_url: str, host: str, port: int, password: st
         if admin.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
             admin.execute(sql.SQL("create database {0} owner {0}").format(sql.Identifier(NAME)))
             admin.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(NAME)))
-        url = f"postgresql://{NAME}:{quote(password, safe='')}@{host}:{port}/{NAME}?sslmode=disable"
+        ssl = "disable" if host in ("127.0.0.1", "::1", "localhost") else "prefer"
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        url = f"postgresql://{NAME}:{quote(password, safe='')}@{place}/{NAME}?sslmode={ssl}"
         with psycopg.connect(url) as source, closing(_open_sqlite()) as data:
             for (table,) in data.execute("select name from sqlite_master where type = 'table'").fetchall():
                 _ensure_table(source, data, table)
@@ -62,6 +64,9 @@ def _ensure_role(admin: psycopg.Connection, password: str) -> None:
     exists = admin.execute("select 1 from pg_roles where rolname = %s", [NAME]).fetchone()
     verb = sql.SQL("alter role" if exists else "create role")
     admin.execute(sql.SQL("{} {} login password {}").format(verb, sql.Identifier(NAME), sql.Literal(password)))
+    if not exists:
+        # without superuser one may only give a database to a role that one belongs to
+        admin.execute(sql.SQL("grant {} to current_user").format(sql.Identifier(NAME)))
 
 
 def _ensure_table(source: psycopg.Connection, data: sqlite3.Connection, table: str) -> None:

@@ -11,7 +11,7 @@ from connectors.contract import Window
 from connectors.errors import HeadwaterError
 from connectors.specs import SourceSpec, StreamSpec
 from connectors.sync import SyncRequest, SyncResult, Trigger, Verdict
-from platform_assets.assets.failures import as_dagster
+from platform_assets.assets.failures import as_dagster, detach
 from platform_assets.assets.metadata import check_result, sync_metadata, total_metadata
 from platform_assets.assets.partitions import window_of
 from platform_assets.assets.resources import DltResource, SlingResource, WarehouseResource
@@ -67,7 +67,8 @@ def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterat
             for earlier in done:
                 context.log_event(_materialization(asset, earlier))
             yield from _failed_checks(asset, error)
-            raise as_dagster(error, asset.stream.retries, context.retry_number) from error
+            trace = detach(error, asset.source)
+            raise as_dagster(error, asset.stream.retries, context.retry_number, trace) from error
     yield _report(asset, context, done)
 
 
@@ -80,9 +81,14 @@ def _one(
     result = run_sync(request, dsn, context.log.info)
     history = read_history(dsn, request, result)
     observation = Observation(asset.stream, result, history)
-    audited = {verdict.name: verdict for verdict in result.verdicts}
-    verdicts = tuple(audited.get(check.name) or check.judge(observation) for check in asset.checks)
+    verdicts = tuple(_verdict(check, observation) for check in asset.checks)
     return Done(partition, result, verdicts, history.table_rows)
+
+
+def _verdict(check: StreamCheck, observation: Observation) -> Verdict:
+    """The engine's own verdict for what it audits before publishing; the check's judgement otherwise."""
+    audited = (verdict for verdict in observation.result.verdicts if verdict.name == check.name)
+    return (next(audited, None) if check.type.is_audit else None) or check.judge(observation)
 
 
 def _slices(context: dg.AssetExecutionContext) -> Sequence[tuple[str | None, Window | None]]:

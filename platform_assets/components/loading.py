@@ -22,12 +22,19 @@ def ingest_definitions(root: Path) -> dg.Definitions:
     component of another type, `post_processing` or a Python module, makes Dagster load the whole folder itself.
 
     Raises:
-        ConfigError: a source file is wrong.
+        ConfigError: a source file is wrong. It comes without the error behind it, which echoes the file's values:
+            one of them may be a secret that should not be there, and Dagster shows the whole chain.
     """
-    sources = list(_sources(root))
-    if is_plain(root / FOLDER):
-        return dg.Definitions.merge(*(source_definitions(spec, place) for spec, place in sources))
-    return _by_dagster(root)
+    try:
+        sources = list(_sources(root))
+        if is_plain(root / FOLDER):
+            return dg.Definitions.merge(*(source_definitions(spec, place) for spec, place in sources))
+        return _by_dagster(root)
+    except Exception as error:
+        found = _config_error_behind(error)
+        if found is None:
+            raise
+        raise found.with_traceback(None) from None
 
 
 def _sources(root: Path) -> Iterator[tuple[SourceSpec, str]]:
@@ -58,16 +65,14 @@ def is_plain(folder: Path) -> bool:
 
 
 def _by_dagster(root: Path) -> dg.Definitions:
-    """Dagster's component tree of the folder. A ConfigError inside loses the tree's own frames and drawing."""
     import platform_assets.defs.ingest as folder
 
-    try:
-        tree = dg.ComponentTree.from_module(defs_module=folder, project_root=root)
-        return tree.build_defs(tree.defs_module_path)
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ConfigError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+    tree = dg.ComponentTree.from_module(defs_module=folder, project_root=root)
+    return tree.build_defs(tree.defs_module_path)
+
+
+def _config_error_behind(error: BaseException | None) -> ConfigError | None:
+    """Dagster wraps what its component tree meets in errors of its own, with a drawing of the tree."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__cause__
+    return error

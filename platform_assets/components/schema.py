@@ -32,7 +32,7 @@ def source_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
                 "required": ["kind"],
                 "properties": {"kind": {"enum": sorted(kinds)}},
             },
-            "streams": {"type": "array", "minItems": 1},
+            "streams": {"type": "array", "minItems": 1, "items": {"type": "object"}},
         },
         "allOf": [
             {

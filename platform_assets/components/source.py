@@ -49,7 +49,7 @@ class SourceAttributes(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG003 (pydantic's signature)
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         from platform_assets.components.schema import source_schema
 
         return source_schema({name: kind(name) for name in KINDS})
@@ -76,7 +76,7 @@ class Source(dg.Component):
         place = _place(context)
         return cls(parse_source((attributes.model_extra or {}) if attributes else {}, place), place)
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 (Dagster's signature)
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         return source_definitions(self.spec, self.place)
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
+from platform_assets.assets.resources import ingest_resources
 from platform_assets.components.loading import is_plain
 from platform_assets.freshness import longest_gap
 from platform_assets.settings import PROJECT_ROOT
@@ -193,7 +194,8 @@ def test_a_source_works_in_dagsters_own_component_tree_too(write_source: Write) 
         (sandbox.defs_folder_path / "shop").mkdir()
         (sandbox.defs_folder_path / "shop" / "defs.yaml").write_text(text + GOLD, encoding="utf-8")
         with sandbox.build_all_defs() as defs:
-            tags = defs.resolve_asset_graph().get(dg.AssetKey(["shop", "orders"])).tags
+            whole = dg.Definitions.merge(defs, dg.Definitions(resources=ingest_resources()))
+            tags = whole.resolve_asset_graph().get(dg.AssetKey(["shop", "orders"])).tags
     assert tags["tier"] == "gold"
     assert tags["headwater/write"] == "merge"
 

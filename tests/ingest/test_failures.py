@@ -1,5 +1,7 @@
 """What each class of error makes Dagster do."""
 
+import traceback
+
 import dagster as dg
 import pytest
 
@@ -15,7 +17,8 @@ from connectors.errors import (
     SourceError,
     TransientError,
 )
-from platform_assets.assets.failures import as_dagster
+from connectors.specs import parse_source
+from platform_assets.assets.failures import as_dagster, detach
 
 
 @pytest.mark.parametrize("kind", [ConfigError, AuthError, SourceError, ContractError, ResourceError, Cancelled])
@@ -54,6 +57,23 @@ def test_a_failure_names_its_row_in_the_ledger() -> None:
     error.sync_id = "c0ffee"  # type: ignore[attr-defined]  # the engine adds it
 
     assert as_dagster(error, retries=0, attempt=0).metadata["sync_id"].value == "c0ffee"  # type: ignore[union-attr]
+
+
+def test_what_lies_behind_an_error_is_shown_without_the_sources_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_URL", "https://shop.example/v1")
+    monkeypatch.setenv("SHOP_TOKEN", "tok_4711_secret")
+    connector = {"kind": "rest", "base_url": "env:SHOP_URL", "auth": {"type": "bearer", "token": "env:SHOP_TOKEN"}}
+    streams = [{"name": "orders", "path": "/orders"}]
+    source = parse_source({"source": "shop", "owner": "team:data", "connector": connector, "streams": streams}, "x")
+    error = TransientError("shop.orders", "connection reset")
+    error.__cause__ = OSError("GET https://shop.example/v1?key=tok_4711_secret")
+
+    trace = detach(error, source)
+
+    failure = as_dagster(error, retries=0, attempt=0, trace=trace)
+    assert "tok_4711_secret" not in "".join(traceback.format_exception(error))
+    assert "OSError: GET ••••?key=••••" in trace
+    assert failure.metadata["trace"].value == trace  # type: ignore[union-attr]
 
 
 def test_a_wait_without_a_wish_never_exceeds_five_minutes() -> None:

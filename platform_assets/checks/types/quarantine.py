@@ -11,7 +11,7 @@ class QuarantineOptions(Options):
     """None: the limits are the stream's `max_quarantined`."""
 
 
-def evaluate(observation: Observation, options: QuarantineOptions) -> Verdict:  # noqa: ARG001 (every check takes options)
+def evaluate(observation: Observation, options: QuarantineOptions) -> Verdict:
     """Passes when this sync refused no record."""
     rows, result = observation.result.rows, observation.result
     share = rows.quarantined / rows.extracted if rows.extracted else 0.0

@@ -16,7 +16,7 @@ class ReconcileOptions(Options):
     against: Literal["count"] = "count"
 
 
-def evaluate(observation: Observation, options: ReconcileOptions) -> Verdict:  # noqa: ARG001 (every check takes options)
+def evaluate(observation: Observation, options: ReconcileOptions) -> Verdict:
     """Without the engine's verdict the source gave no total: fine for an empty sync, else a failure."""
     rows = observation.result.rows.extracted
     return Verdict(

@@ -20,7 +20,7 @@ class DriftOptions(Options):
     """None: what is allowed is the stream's `drift` policy."""
 
 
-def evaluate(observation: Observation, options: DriftOptions) -> Verdict:  # noqa: ARG001 (every check takes options)
+def evaluate(observation: Observation, options: DriftOptions) -> Verdict:
     """Fails while a version waits: with severity warn where the policy only wants a warning, else error."""
     versions, result = observation.history.schemas, observation.result
     waiting = undecided(versions)

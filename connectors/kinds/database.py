@@ -124,7 +124,9 @@ class DatabaseStreamSpec(StreamSpec):
         if self.partitions is not None and self.cursor is None:
             raise ValueError("partitions bound the read by the cursor; add cursor: {field: ...}")
         if self.keyset is not None and self.write == "append":
-            raise ValueError("keyset re-reads rows after a failure; use write: merge or replace")
+            raise ValueError("keyset reads the whole table, which append would add again; use write: merge or replace")
+        if self.order and self.write == "append" and not self.primary_key:
+            raise ValueError("order: true with write: append needs a primary_key: rows read twice look like equal ones")
         if self.keyset is not None and self.order:
             raise ValueError("keyset and order are two ways to resume one read; keep one of them")
         return self

@@ -23,7 +23,7 @@ def source_url(server: TestServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def source(source_url: str) -> Iterator["psycopg.Connection[Any]"]:
+def source(source_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A session at the source, to fill and to change it."""
     with psycopg.connect(source_url, autocommit=True) as session:
         yield session

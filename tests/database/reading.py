@@ -2,8 +2,9 @@
 
 import csv
 import io
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,6 @@ class Reader:
         return ReadContext(more.pop("window", None), folder, **more)
 
     def open(self, spec: SourceSpec) -> Connector:
-        import os
-
         os.environ[URL_VARIABLE] = self.url
         try:
             return database.KIND.open(spec)
@@ -58,7 +57,7 @@ class Reader:
         stream: dict[str, Any] | None = None,
         state: StreamState | None = None,
         context: ReadContext | None = None,
-    ) -> Iterator[Message]:
+    ) -> Generator[Message]:
         spec = source_spec(stream or {}, **self.connector)
         with self.open(spec) as connector:
             yield from connector.read(spec.streams[0], state or StreamState(), context or self.context())

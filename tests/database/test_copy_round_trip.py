@@ -95,7 +95,7 @@ CUSTOM = (
 
 @pytest.mark.parametrize(("kind", "values", "expected"), TYPES, ids=[item[0] for item in TYPES])
 def test_every_type_reads_back_as_the_same_values(
-    source: "psycopg.Connection[Any]", reader: Reader, kind: str, values: tuple[str, ...], expected: str
+    source: psycopg.Connection[Any], reader: Reader, kind: str, values: tuple[str, ...], expected: str
 ) -> None:
     for statement in CUSTOM:
         source.execute(statement)  # pyright: ignore[reportArgumentType] test data
@@ -123,7 +123,7 @@ def _same(kind: str, cast: str) -> str:
     return "v::numeric" if kind == "money" else cast
 
 
-def test_a_single_column_of_nulls_and_dots_keeps_every_row(source: "psycopg.Connection[Any]", reader: Reader) -> None:
+def test_a_single_column_of_nulls_and_dots_keeps_every_row(source: psycopg.Connection[Any], reader: Reader) -> None:
     source.execute("create table orders (v text)")
     source.execute("insert into orders select unnest(array[null, '', '\\.', null, E'\\n'])")
 
@@ -134,7 +134,7 @@ def test_a_single_column_of_nulls_and_dots_keeps_every_row(source: "psycopg.Conn
     assert source.execute("select v from copied").fetchall() == [(None,), ("",), ("\\.",), (None,), ("\n",)]
 
 
-def test_names_of_any_kind_are_quoted(source: "psycopg.Connection[Any]", reader: Reader) -> None:
+def test_names_of_any_kind_are_quoted(source: psycopg.Connection[Any], reader: Reader) -> None:
     source.execute('create schema "Odd ""Schema"')
     source.execute('create table "Odd ""Schema"."orders; drop table x" ("select" int, "a ""b"" {}" text, "ü" int)')
     source.execute("""insert into "Odd ""Schema"."orders; drop table x" values (1, 'x', 2)""")
@@ -146,7 +146,7 @@ def test_names_of_any_kind_are_quoted(source: "psycopg.Connection[Any]", reader:
     assert part.path.read_text() == "1,x,2\n"
 
 
-def test_arrow_types_are_exact(source: "psycopg.Connection[Any]", reader: Reader) -> None:
+def test_arrow_types_are_exact(source: psycopg.Connection[Any], reader: Reader) -> None:
     source.execute(
         "create table orders (id bigint not null, amount numeric(12,2), big numeric(60,5), free numeric, "
         "at timestamptz, local timestamp, day date, clock time, flag boolean, small real)"
@@ -171,7 +171,7 @@ def test_arrow_types_are_exact(source: "psycopg.Connection[Any]", reader: Reader
     assert part.schema.field("free").metadata == {b"pg_type": b"numeric"}
 
 
-def _load(session: "psycopg.Connection[Any]", table: str, part: CopyFile) -> None:
+def _load(session: psycopg.Connection[Any], table: str, part: CopyFile) -> None:
     """A table of the schema's own types, filled by COPY, as the engine does."""
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(item.name), sql.SQL(item.metadata[b"pg_type"].decode()))

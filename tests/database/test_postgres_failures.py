@@ -23,7 +23,7 @@ from tests.database.dropping_proxy import dropping_after
 from tests.database.reading import Reader, column_of
 from tests.support.servers import TestServer
 
-Source = "psycopg.Connection[Any]"
+Source = psycopg.Connection[Any]
 ReaderOf = Callable[[str], Reader]
 SLOW = "pg_sleep(60) is not null"
 

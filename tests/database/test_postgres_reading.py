@@ -3,15 +3,17 @@
 import threading
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from connectors.contract import Checkpoint, CopyFile, StreamState, Window
 from connectors.errors import ConfigError
-from tests.database.reading import Reader, attestations, checkpoints, column_of, rows_of
+from tests.database.reading import Reader, attestations, checkpoints, column_of, rows_of, source_spec
 
-Source = "psycopg.Connection[Any]"
+Source = psycopg.Connection[Any]
 ORDERS = """
 create table orders (id int primary key, at timestamptz, day date, note text);
 insert into orders
@@ -237,19 +239,15 @@ def test_the_next_part_is_read_while_this_one_is_used(source: Source, reader: Re
 
 
 def test_check_names_server_and_tables_and_no_password(orders: Source, reader: Reader) -> None:
-    from tests.database.reading import source_spec
-
     with reader.open(source_spec({})) as connector:
         line = connector.check()
 
     assert line.startswith("PostgreSQL ")
     assert line.endswith("1 tables in public")
-    assert psycopg.conninfo.conninfo_to_dict(reader.url)["password"] not in line
+    assert str(conninfo_to_dict(reader.url)["password"]) not in line
 
 
 def test_discover_tells_types_keys_and_estimates(orders: Source, reader: Reader) -> None:
-    from tests.database.reading import source_spec
-
     orders.execute("create view latest as select id, note::varchar(9) as short from orders")
     orders.execute("analyze orders")
 

@@ -1,0 +1,106 @@
+"""Streams of the kind through the whole lifecycle, from one PostgreSQL into another."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from connectors.sync import SyncRequest, SyncResult, sync
+from platform_assets.warehouse import Warehouse
+from tests.database.reading import URL_VARIABLE, source_spec
+
+Source = psycopg.Connection[Any]
+STREAM = {"cursor": {"field": "at"}, "primary_key": "id", "write": "merge"}
+
+
+@pytest.fixture
+def orders(source: Source) -> Source:
+    source.execute("create type mood as enum ('good', 'bad')")
+    source.execute(
+        "create table orders (id bigint primary key, amount numeric(12,2) not null, rate numeric, at timestamptz, "
+        "tags text[], info jsonb, mood mood, data bytea, code varchar(5), secret text, gap interval, net inet)"
+    )
+    source.execute(
+        "insert into orders select g, g + 0.25, g / 7.0, timestamptz '2024-01-01 00:00+00' + g * interval '1 hour', "
+        "array['a,b', null], '{\"n\": 1.50}', 'bad', '\\x00ff', 'c' || g, 'hidden', '1 day', '10.0.0.1/8' "
+        "from generate_series(1, 50) g"
+    )
+    return source
+
+
+@pytest.fixture
+def url(source_url: str) -> Iterator[str]:
+    os.environ[URL_VARIABLE] = source_url
+    yield source_url
+    del os.environ[URL_VARIABLE]
+
+
+def run(warehouse: Warehouse, stream: dict[str, Any], **connector: Any) -> SyncResult:
+    spec = source_spec(stream, **connector)
+    return sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)
+
+
+def raw(warehouse: Warehouse, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        return session.execute(query.encode()).fetchall()
+
+
+@pytest.mark.usefixtures("url")
+def test_a_replace_gives_the_columns_their_exact_types(orders: Source, warehouse: Warehouse) -> None:
+    result = run(warehouse, {"columns": {"secret": {"rule": "block"}}})
+
+    assert (result.status, result.rows.extracted, result.rows.loaded) == ("succeeded", 50, 50)
+    types = {column.name: column.type for column in result.columns}
+    assert {name: types[name] for name in types if not name.startswith("_")} == {
+        "id": "bigint",
+        "amount": "numeric(12,2)",
+        "rate": "numeric",
+        "at": "timestamp with time zone",
+        "tags": "jsonb",
+        "info": "jsonb",
+        "mood": "text",
+        "data": "bytea",
+        "code": "character varying(5)",
+        "gap": "text",
+        "net": "inet",
+    }
+    query = "select id, amount, rate, at, to_jsonb(tags), info, mood::text, data, code, net from {} order by id"
+    assert raw(warehouse, query.format("raw_shop.orders")) == orders.execute(query.format("orders").encode()).fetchall()
+
+
+@pytest.mark.usefixtures("url")
+def test_a_merge_reads_only_what_is_new(orders: Source, warehouse: Warehouse) -> None:
+    first = run(warehouse, STREAM)
+    orders.execute("update orders set amount = 0, at = '2024-05-01 00:00+00' where id = 7")
+    orders.execute("insert into orders (id, amount, at) values (51, 1, '2024-05-02 00:00+00')")
+
+    second = run(warehouse, STREAM)
+    third = run(warehouse, STREAM)
+
+    assert first.newest_cursor == "2024-01-03T02:00:00Z"
+    # the row at the position itself comes again
+    assert (second.rows.extracted, second.rows.loaded, second.rows.updated) == (3, 2, 1)
+    assert third.rows.loaded == 0
+    assert (
+        raw(warehouse, "select count(*), sum(amount) from raw_shop.orders")
+        == orders.execute("select count(*), sum(amount) from orders").fetchall()
+    )
+
+
+@pytest.mark.usefixtures("url")
+def test_a_large_first_read_commits_its_windows(orders: Source, warehouse: Warehouse) -> None:
+    result = run(warehouse, {**STREAM, "keyset": {"rows": 20}, "window": {"rows": 20}})
+
+    assert (result.windows, result.rows.loaded) == (3, 50)
+    assert result.state_after["connector"] == {}
+    assert result.newest_cursor == "2024-01-03T02:00:00Z"
+
+
+@pytest.mark.usefixtures("url")
+def test_the_sources_own_count_is_compared(orders: Source, warehouse: Warehouse) -> None:
+    result = run(warehouse, {"checks": [{"type": "reconcile", "against": "count"}]})
+
+    (verdict,) = [verdict for verdict in result.verdicts if verdict.name == "reconcile"]
+    assert verdict.passed

@@ -60,7 +60,7 @@ def is_path(word: str) -> bool:
 
 
 def exists(word: str) -> bool:
-    """A file, or a folder with a file in it: git keeps no other. Named from the root, or from the folder it stands in."""
+    """A file, or a folder with a file in it: git keeps no other. From the root, or from the folder it stands in."""
     known, placeholder, _ = word.partition("<")
     path = (known.rpartition("/")[0] if placeholder else known).rstrip("/")
     found = [*ROOT.glob(path), *(inner for top in TOPS for inner in (ROOT / top).rglob(path))]

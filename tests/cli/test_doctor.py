@@ -4,14 +4,13 @@ import json
 import re
 import shutil
 import socket
-import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from platform_assets.cli.checkup.machine import check_python
-from tests.cli.conftest import GOOD, INGEST, Project
+from tests.cli.conftest import GOOD, Project
 from tests.support.servers import TestServer
 
 SHOP = {"SHOP_URL": "http://127.0.0.1:9", "SHOP_TOKEN": "tok_9f8e7d6c5b4a"}
@@ -164,6 +163,15 @@ def test_a_bootstrapped_warehouse_shows_its_version(project: Project, env: dict[
     assert re.search(r"^ok +dagster storage +answers at ", done.stdout, re.MULTILINE)
 
 
+def test_a_wrong_password_of_a_role_is_an_auth_error(project: Project, env: dict[str, str], warehouse: object) -> None:
+    assert warehouse is not None
+    given = {name: env[name] for name in env if name.startswith("HEADWATER_")}
+    done = doctor(project, "--offline", **{**given, "HEADWATER_LOADER_PASSWORD": "wrong-password"})
+    said = only_problem(done, 4)
+    assert "user headwater_loader was refused" in said
+    assert "wrong-password" not in done.stdout
+
+
 def test_an_edited_migration_is_named(project: Project, env: dict[str, str], warehouse: object) -> None:
     assert warehouse is not None
     migration = project.root / "platform_assets" / "warehouse" / "migrations" / "0001_ops.sql"
@@ -261,26 +269,3 @@ def test_sling_without_its_binary_is_named(project: Project) -> None:
     )
     done = doctor(project, "--offline", SHOP_URL="postgresql://a@b/c", SLING_BINARY="/nowhere/sling")
     assert "sling: SLING_BINARY names no executable: /nowhere/sling" in only_problem(done, 3)
-
-
-def test_setup_writes_a_dotenv_that_only_its_owner_may_read(project: Project) -> None:
-    scripts = project.root / "scripts"
-    shutil.copytree(Path(__file__).parents[2] / "scripts", scripts)
-    # no Python on this PATH: set-up ends right after it has written .env
-    tools = project.root.parent / "tools"
-    tools.mkdir()
-    for name in ("sh", "dirname", "cat", "cksum", "df", "awk", "cp", "cut", "head", "grep"):
-        (tools / name).symlink_to(shutil.which(name) or name)
-    done = subprocess.run(
-        ["/bin/sh", "scripts/setup.sh"],
-        cwd=project.root,
-        env={"PATH": str(tools), "UV_VERSION": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 3
-    assert "Python 3.11, 3.12 or 3.13 is needed; there is no python3 on PATH" in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 6
-    assert stat.S_IMODE((project.root / ".env").stat().st_mode) == 0o600
-    assert (project.root / INGEST).is_dir()

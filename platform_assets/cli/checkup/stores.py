@@ -46,6 +46,7 @@ def check_warehouse(settings: Settings) -> Iterator[Finding]:
     except HeadwaterError as error:
         yield problem("warehouse", error)
         return
+    yield from _check_roles(settings, address)
     yield from _check_dagster(settings, replace(address, database=DAGSTER_DATABASE), login)
 
 
@@ -102,6 +103,28 @@ def _check_ops(session: "psycopg.Connection[Any]", place: str) -> Iterator[Findi
         yield ok("syncs", f"{silent[1]} died without an end ({silent[0]}); the next sync of the stream settles it")
     else:
         yield ok("syncs", "none has died without an end")
+
+
+def _check_roles(settings: Settings, address: "Address") -> Iterator[Finding]:
+    """Every role whose password this machine knows gets in with it; a role that is not made yet has none."""
+    from platform_assets.warehouse.address import ROLES, Login, role_name
+    from platform_assets.warehouse.connect import connect
+    from platform_assets.warehouse.passwords import SECRETS_FILE, read_private
+
+    generated = read_private(settings.home / SECRETS_FILE)
+    logins = [
+        Login(role_name(role), settings.passwords.get(role) or str(generated.get(role_name(role), "")))
+        for role in ROLES
+    ]
+    known = [login for login in logins if login.password]
+    try:
+        for login in known:
+            connect(address, login, patience=PATIENCE_SECONDS).close()
+    except HeadwaterError as error:
+        yield problem("roles", error)
+        return
+    if known:
+        yield ok("roles", f"let in: {', '.join(login.user for login in known)}")
 
 
 def _check_dagster(settings: Settings, beside: "Address", login: "Login") -> Iterator[Finding]:

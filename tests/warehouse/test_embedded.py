@@ -156,8 +156,8 @@ def test_a_long_home_gets_a_short_private_socket(home: Settings) -> None:
     deep.home.parent.mkdir(parents=True)
     home.home.rename(deep.home)
     warehouse = ensure_warehouse(deep)
+    folder = Path(str(warehouse.address.socket_dir))
     try:
-        folder = Path(str(warehouse.address.socket_dir))
         assert not folder.is_relative_to(deep.home)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert run(warehouse.loader_dsn, "select 1") == [(1,)]

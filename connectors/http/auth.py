@@ -38,6 +38,11 @@ class Auth(Protocol):
         ...
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts that the credential itself comes from; they are configured, so they may be local."""
+        ...
+
+    @property
     def query_name(self) -> str | None:
         """The query parameter that carries the credential, to be taken out of addresses that the source echoes."""
         ...
@@ -58,13 +63,13 @@ def open_auth(spec: AuthSpec, where: str) -> Auth:
             return _Fixed((), ())
         case BearerSpec():
             token = resolve(spec.token, f"{where}.token")
-            _require_header_safe(token, f"{where}.token")
+            require_header_safe(token, f"{where}.token")
             return _Fixed((("Authorization", f"{spec.scheme} {token}"),), (token,))
         case ApiKeySpec(place="query"):
             return _QueryKey(spec.name, resolve(spec.key, f"{where}.key"))
         case ApiKeySpec():
             key = resolve(spec.key, f"{where}.key")
-            _require_header_safe(key, f"{where}.key")
+            require_header_safe(key, f"{where}.key")
             return _Fixed(((spec.name, key),), (key,))
         case BasicSpec():
             password = resolve(spec.password, f"{where}.password")
@@ -74,7 +79,8 @@ def open_auth(spec: AuthSpec, where: str) -> Auth:
             return _ClientCredentials(spec, where)
 
 
-def _require_header_safe(value: str, where: str) -> None:
+def require_header_safe(value: str, where: str) -> None:
+    """Raises ConfigError, without the value, when no header can carry it."""
     if not value.isascii() or not value.isprintable() or value != value.strip():
         raise ConfigError(
             where,
@@ -90,6 +96,7 @@ def _basic(username: str, password: str) -> str:
 class _Fixed:
     """Headers that never change."""
 
+    hosts: tuple[str, ...] = ()
     query_name: str | None = None
 
     def __init__(self, headers: tuple[tuple[str, str], ...], secrets: tuple[str, ...]) -> None:
@@ -106,6 +113,8 @@ class _Fixed:
 
 
 class _QueryKey:
+    hosts: tuple[str, ...] = ()
+
     def __init__(self, name: str, key: str) -> None:
         self.query_name: str | None = name
         self.secrets = (key,)
@@ -138,6 +147,10 @@ class _ClientCredentials:
     def __init__(self, spec: ClientCredentialsSpec, where: str) -> None:
         self._spec = spec
         self._url = resolve(spec.token_url, f"{where}.token_url")
+        try:
+            self.hosts = (httpx.URL(self._url).host,)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{where}.token_url", f"no valid address: {error}", "Correct it.") from error
         self._id = resolve(spec.client_id, f"{where}.client_id")
         self._secret = resolve(spec.client_secret, f"{where}.client_secret")
         self._lock = threading.Lock()

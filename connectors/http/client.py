@@ -38,6 +38,8 @@ _MAX_REDIRECTS: Final = 5
 _MB: Final = 1_000_000
 _SHORTEST_WAIT_SECONDS: Final = 0.001
 _POLL_SECONDS: Final = 0.25
+# an absurd Retry-After must not close a pool for longer than somebody needs to notice
+_LONGEST_HOLD_SECONDS: Final = 86_400.0
 
 T = TypeVar("T")
 
@@ -119,7 +121,7 @@ class HttpClient:
         base = httpx.URL(settings.base_url)
         self._targets = Targets(base, settings.allowed_hosts, auth.query_name)
         proxy = environment_proxy(base)
-        trusted = {base.host, *({proxy.url.host} if proxy else ())}
+        trusted = {base.host, *auth.hosts, *({proxy.url.host} if proxy else ())}
         self._guard = Guard(frozenset(trusted))
         connect, read = settings.timeouts.connect.total_seconds(), settings.timeouts.read.total_seconds()
         self._client = httpx.Client(
@@ -185,6 +187,7 @@ class HttpClient:
             if response.status == 401 and not effort.is_renewed and self._auth.renew():
                 effort.is_renewed = True
                 effort.call.usage.retries += 1
+                self._take_turn(effort)
                 response = self._follow(request, effort.call)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise FaultError(exception_fault(error, self.host)) from error
@@ -196,7 +199,7 @@ class HttpClient:
             raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
         limit = server_limit(response.headers, datetime.now(UTC))
         if limit.pause:
-            self._pool.hold(limit.pause)
+            self._pool.hold(min(limit.pause, _LONGEST_HOLD_SECONDS))
         if response.status in request.accepted:
             return accept(response)
         fault = status_fault(response.status, response.body, response.headers, limit, self._settings.rules)

@@ -23,7 +23,7 @@ from connectors.contract import (
     StreamState,
 )
 from connectors.errors import Cancelled, ConfigError
-from connectors.http.auth import open_auth
+from connectors.http.auth import open_auth, require_header_safe
 from connectors.http.client import HttpClient, Settings
 from connectors.http.discovery import guess_columns
 from connectors.http.limits import local_pool
@@ -105,6 +105,7 @@ class RestConnector:
 
         fetcher = PageFetcher(self._client, reading, label, context.usage, is_stopped)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"http-{reading.stream.name}")
+        waited = context.usage.wait_seconds
         try:
             ahead: Future[Page] | None = worker.submit(fetcher.page, fetcher.first)
             while ahead is not None:
@@ -114,12 +115,18 @@ class RestConnector:
                 ahead = None
                 if page.following is not None and page.number != context.page_limit:
                     ahead = worker.submit(fetcher.page, page.following)
-                context.log(f"page {page.number}: {page.rows} records in {page.seconds:.2f} s")
+                context.log(_progress(page, context.usage.wait_seconds - waited))
+                waited = context.usage.wait_seconds
                 yield page
         finally:
             # a request under way ends within a quarter of a second of this
             abandoned.set()
             worker.shutdown(wait=True, cancel_futures=True)
+
+
+def _progress(page: Page, waited_seconds: float) -> str:
+    waits = f", {waited_seconds:.1f} s waited for the rate limit" if waited_seconds >= 0.1 else ""
+    return f"page {page.number}: {page.rows} records in {page.seconds:.2f} s{waits}"
 
 
 def _messages(page: Page) -> Iterator[Message]:
@@ -140,6 +147,8 @@ def open_rest(source: SourceSpec) -> RestConnector:
     where = f"{source.source}: connector"
     base_url = _base_url(spec, where)
     headers = {name: resolve(value, f"{where}.headers.{name}") for name, value in spec.headers.items()}
+    for name, value in headers.items():
+        require_header_safe(value, f"{where}.headers.{name}")
     hidden = [headers[name] for name, value in spec.headers.items() if is_reference(value)]
     for stream in source.streams:
         params = cast("RestStreamSpec", stream).params.values()

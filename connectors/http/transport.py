@@ -16,9 +16,11 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-from connectors.http.auth import Auth
+from connectors.http.auth import Auth, TokenRefusedError
+from connectors.http.body import TooLargeError, read_body
 
 _SLICE_SECONDS: Final = 0.25
+_MAX_TOKEN_BYTES: Final = 1_000_000
 
 
 class DeadlineExceededError(Exception):
@@ -72,10 +74,12 @@ class GuardedTransport(httpx.BaseTransport):
         request.extensions["timeout"] = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 5.0}
         answer = self._inner.handle_request(request)
         try:
-            answer.read()
+            body, _ = read_body(answer.iter_raw(), "", None, _MAX_TOKEN_BYTES)
+        except TooLargeError as error:
+            raise TokenRefusedError("token_url answered with more than any token") from error
         finally:
             answer.close()
-        return answer
+        return httpx.Response(answer.status_code, content=body)
 
     def close(self) -> None:
         self._inner.close()

@@ -93,6 +93,8 @@ class RestStreamSpec(StreamSpec):
     @field_validator("path")
     @classmethod
     def _relative(cls, value: str) -> str:
+        if not value.isprintable() or " " in value:
+            raise ValueError("has spaces or control characters in it")
         if "://" in value or value.startswith("//"):
             raise ValueError("is relative to the connector's base_url; give another host its own source")
         return value

@@ -5,9 +5,12 @@ import logging
 from typing import Any
 from urllib.parse import parse_qs
 
+import httpx
 import pytest
 
 from connectors.errors import AuthError, ConfigError, HeadwaterError, TransientError
+from connectors.http.errors import FaultError
+from connectors.http.targets import Targets
 from tests.http.reading import ids, read, source
 from tests.http.serving import Exchange, records, serving
 
@@ -77,13 +80,24 @@ def test_no_message_shows_a_credential(name: str, fault: str, caplog: pytest.Log
         assert form not in text
 
 
-def test_a_header_or_parameter_from_the_environment_is_a_secret_too() -> None:
+def test_a_header_or_parameter_from_the_environment_is_a_secret_too(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="httpx")
     stream = {"params": {"tenant": "env:THINGS_SECRET"}}
     with serving(lambda e: e.json({"error": f"{e.query['tenant']} {e.headers['x-app']}"}, 400)) as server:
         with pytest.raises(ConfigError) as caught:
             read(source(server.url, stream, headers={"X-App": "env:THINGS_SECRET"}))
         assert server.headers[0]["x-app"] == SECRET
-    assert SECRET not in str(caught.value)
+    assert "s3cret" not in str(caught.value) + caplog.text
+
+
+def test_a_key_that_the_source_echoes_is_taken_out_of_its_address() -> None:
+    targets = Targets(httpx.URL("https://api.example/v1"), frozenset(), "api_key")
+    assert str(targets.resolve("/v1/x?api_key=abc&page=2")) == "https://api.example/v1/x?page=2"
+    # behind a TLS proxy a source names itself with http
+    assert str(targets.resolve("http://api.example/v1/x")) == "https://api.example/v1/x"
+    with pytest.raises(FaultError, match="leads away"):
+        targets.resolve("http://api.example:8080/v1/x")
 
 
 @pytest.mark.parametrize("value", ["line-end\n", "with\r\nX-Injected: yes", "caf\u00e9", " led by a space"])
@@ -160,6 +174,15 @@ def test_a_renewed_token_that_is_refused_too_ends_the_sync() -> None:
     with serving(answer) as server, pytest.raises(AuthError, match=r"HTTP 401 on page 1: .*token expired"):
         read(source(server.url, PAGED, auth=oauth(server.url)))
     assert answer.given == 2
+
+
+def test_a_token_endpoint_may_be_a_local_host_of_its_own_but_not_an_endless_one() -> None:
+    with serving(lambda e: e.json({"access_token": "x" * 2_000_000})) as tokens, serving(TokenServer()) as server:
+        spec = source(server.url, PAGED, auth=oauth(tokens.url.replace("127.0.0.1", "localhost")))
+        with pytest.raises(AuthError, match="token_url answered with more than any token on page 1"):
+            read(spec)
+        assert tokens.seen == ["POST /token"]
+        assert server.seen == []
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from connectors.errors import ConfigError
+from connectors.kinds.rest import RestConnectorSpec, RestStreamSpec
 from connectors.registry import kind
+from connectors.specs import StreamSpec, parse_source
 from tests.http.reading import source
 
 URL = "https://api.example.com"
@@ -42,6 +47,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"must be iso, date, epoch",
     ),
     "foreign path": ({"path": "https://other.example/things"}, {}, r"is relative to the connector's base_url"),
+    "path with spaces": ({"path": "/my things"}, {}, r"path: has spaces"),
     "body with GET": ({"body": {"a": 1}}, {}, r"a body needs method: POST"),
     "address": ({}, {"base_url": "ftp://x"}, r"must start with https://"),
     "regular expression": ({}, {"errors": [{"status": 200, "body": "(", "becomes": "source"}]}, r"not a regular exp"),
@@ -90,3 +96,16 @@ def test_an_unknown_key_is_answered_with_the_nearest_one(
 ) -> None:
     with pytest.raises(ConfigError, match=hint):
         source(URL, stream, **connector)
+
+
+def test_the_example_in_the_docs_is_a_valid_source() -> None:
+    page = Path(__file__).parents[2].joinpath("docs/rest.md").read_text("utf-8")
+    example = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    assert parse_source(example["attributes"], "docs/rest.md").streams[0].name == "orders"
+
+
+@pytest.mark.parametrize("model", [RestConnectorSpec, RestStreamSpec])
+def test_the_docs_name_every_key_of_the_kind(model: type[BaseModel]) -> None:
+    page = Path(__file__).parents[2].joinpath("docs/rest.md").read_text("utf-8")
+    own = [name for name in model.model_fields if name not in (*StreamSpec.model_fields, "kind")]
+    assert [name for name in own if f"`{name}`" not in page] == []

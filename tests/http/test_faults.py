@@ -322,8 +322,11 @@ def test_a_host_allowed_by_name_gets_no_credential_and_may_not_be_this_machine(
         # the configured host on another port is the one local address that can be allowed
         with serving(lambda e: e.send(b"", 302, location=f"{files.url}/f")) as server:
             allowed = [f"127.0.0.1:{files.port}"]
-            assert ids(read(source(server.url, auth=auth, allowed_redirect_hosts=allowed))) == [0, 1, 2]
-        assert "authorization" not in files.headers[0]
+            headers = {"X-App": "env:THINGS_TOKEN"}
+            spec = source(server.url, auth=auth, headers=headers, allowed_redirect_hosts=allowed)
+            assert ids(read(spec)) == [0, 1, 2]
+            assert "x-app" in server.headers[0]
+        assert {"authorization", "x-app"}.isdisjoint(files.headers[0])
 
 
 def test_a_redirect_in_a_circle_ends() -> None:
@@ -357,6 +360,21 @@ def test_a_self_signed_certificate_is_refused_unless_it_is_named(tmp_path: Path)
         assert ids(read(source(server.url, verify=False))) == [0, 1, 2]
         with pytest.raises(TransientError, match=r"ended the answer early|broke"):
             read(source(server.url.replace("https", "http")))
+
+
+def test_an_encrypted_answer_may_come_in_pieces_with_silence_between_them(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate(tmp_path))
+
+    def answer(exchange: Exchange) -> None:
+        # each silence is longer than the quarter of a second after which a read looks around
+        exchange.gone.wait(0.6)
+        exchange.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n[{"id": 1},')
+        exchange.gone.wait(0.6)
+        exchange.raw(b'{"id": 2}]')
+
+    with serving(answer, tls=tls) as server:
+        assert ids(read(source(server.url, verify=False))) == [1, 2]
 
 
 def test_https_to_a_plain_server_is_the_authors_mistake() -> None:

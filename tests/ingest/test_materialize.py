@@ -61,7 +61,7 @@ def materialize(write_source: Write) -> Generator[Callable[..., Run]]:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def run(text: str = SOURCE, tags: dict[str, str] | None = None, partition: str | None = None) -> Run:
-            job = load(write_source(text)).get_implicit_global_asset_job_def()
+            job = load(write_source(text)).resolve_implicit_global_asset_job_def()
             result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags, partition_key=partition)
             return Run(instance, result)
 

@@ -59,6 +59,9 @@ class AlchemyRead:
             self._whole(shape, columns, conditions, emit)
         if self.rows == 0 and self.state.cursor is not None and self.context.window is None:
             emit(Attestation(rows=0, nothing_new=True))
+        elif self.rows == 0:
+            # a source with no row still tells its columns
+            emit(Frame(to_batch([], columns, shape.label).table, f"{shape.label}: no rows"))
 
     @property
     def _is_sqlite(self) -> bool:

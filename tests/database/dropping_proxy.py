@@ -2,14 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 CHUNK = 1 << 16
 
 
 @contextmanager
-def dropping_after(address: tuple[str, int], size_bytes: int) -> Iterator[int]:
+def dropping_after(address: tuple[str, int], size_bytes: int) -> Generator[int]:
     """The port of the proxy."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(60)

@@ -14,7 +14,7 @@ _numbers = itertools.count()
 
 QUICK: Mapping[str, Any] = {
     "retries": {"attempts": 3, "initial": "PT0.01S", "longest": "PT0.02S"},
-    "timeouts": {"connect": "PT2S", "read": "PT2S", "total": "PT5S"},
+    "timeouts": {"connect": "PT20S", "read": "PT20S", "total": "PT1M"},
 }
 
 

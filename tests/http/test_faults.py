@@ -86,13 +86,13 @@ def error_page(exchange: Exchange) -> None:
 
 
 LASTING: dict[str, tuple[Callable[[Exchange], None], type[HeadwaterError], str]] = {
-    "503": (lambda e: e.json({}, 503), TransientError, r"HTTP 503 on page 2 after 3 attempts in 0 s"),
+    "503": (lambda e: e.json({}, 503), TransientError, r"HTTP 503 on page 2 after 3 attempts in \d+ s"),
     "429": (lambda e: e.json({}, 429), RateLimited, r"HTTP 429 on page 2 after 3 attempts"),
     "reset": (lambda e: e.reset(), TransientError, r"on page 2 after 3 attempts"),
     "truncated": (
         raw("200 OK", b'{"data": [{"id"', "Connection: close"),
         TransientError,
-        r"the JSON ends early on page 2 after 3 attempts in 0 s \(15 bytes\)",
+        r"the JSON ends early on page 2 after 3 attempts in \d+ s \(15 bytes\)",
     ),
     "error object with 200": (
         error_page,
@@ -168,7 +168,7 @@ def test_null_declared_empty_ends_the_read() -> None:
 
 def quickly(**limits: str) -> dict[str, Any]:
     return {
-        "timeouts": {"connect": "PT1S", "read": "PT0.4S", "total": "PT1S", **limits},
+        "timeouts": {"connect": "PT20S", "read": "PT20S", "total": "PT20S", **limits},
         "retries": {"attempts": 2, "initial": "PT0.01S"},
     }
 
@@ -176,9 +176,9 @@ def quickly(**limits: str) -> dict[str, Any]:
 def test_a_server_that_says_nothing_ends_at_the_read_limit() -> None:
     with (
         serving(lambda e: e.wait()) as server,
-        pytest.raises(TransientError, match=r"fell silent on page 1 after 2 attempts in 1 s: nothing came for 0.4 s"),
+        pytest.raises(TransientError, match=r"fell silent on page 1 after 2 attempts in \d+ s: nothing came for 0.4 s"),
     ):
-        read(source(server.url, **quickly()))
+        read(source(server.url, **quickly(read="PT0.4S")))
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"], ids=["headers", "body"])
@@ -188,7 +188,7 @@ def test_a_server_that_drips_ends_at_the_total_limit(start: bytes) -> None:
         exchange.drip(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 800, 0.02)
 
     with serving(answer) as server, pytest.raises(TransientError, match=r"no whole answer within 1 s on page 1"):
-        read(source(server.url, **quickly()))
+        read(source(server.url, **quickly(total="PT1S")))
 
 
 def test_a_cancelled_read_stops_while_the_server_hangs() -> None:

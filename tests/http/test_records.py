@@ -24,7 +24,7 @@ def taken(body: bytes, path: str) -> tuple[bytes, list[tuple[int, bytes]]]:
 
 
 @given(st.lists(json_objects, max_size=6), st.sampled_from([None, 1]), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_record_is_one_line_and_unchanged(
     items: list[dict[str, object]], indent: int | None, ascii_only: bool
 ) -> None:
@@ -39,7 +39,7 @@ def test_every_record_is_one_line_and_unchanged(
 
 
 @given(st.lists(json_objects | st.integers() | st.none() | st.lists(st.integers()) | st.text(), max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_no_object_is_told_apart(items: list[object]) -> None:
     lines, odd = taken(json.dumps(items).encode(), ".")
     assert len([line for line in lines.split(b"\n") if line]) == sum(isinstance(item, dict) for item in items)
@@ -47,7 +47,7 @@ def test_what_is_no_object_is_told_apart(items: list[object]) -> None:
 
 
 @given(st.lists(json_objects, min_size=1, max_size=4), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_page_cut_anywhere_is_never_taken_for_a_whole_one(
     items: list[dict[str, object]], data: st.DataObject
 ) -> None:

@@ -89,6 +89,7 @@ def _watch(dagster: "DagsterProcess", board: "Board", display: "Display", wareho
             match event:
                 case None:
                     _read_ledger(ledger, run_id, board, display)
+                    display.idle(board)
                 case told.Planned():
                     board.plan(event)
                 case told.RunLaunched():
@@ -115,7 +116,8 @@ def _read_ledger(ledger: Any, run_id: str, board: "Board", display: "Display") -
     if not run_id:
         return
     running = ledger.execute(
-        "select source || '.' || stream, step, rows_extracted from ops.syncs where run_id = %s and status = 'running'",
+        "select source || '.' || stream, step, rows_extracted from ops.syncs"
+        " where run_id = %s and status = 'running' and step <> 'done'",
         [run_id],
     ).fetchall()
     for name, step, rows in running:

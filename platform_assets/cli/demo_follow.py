@@ -120,7 +120,8 @@ class Follower:
             self._run_id,
             max(0.0, at - self._started.get(key, at)) if measured is None else measured,
             rows=rows,
-            status=str(found.get("status") or ""),
+            # dbt's own `status` says success, which the state says already
+            status=str(found["status"]) if str(found.get("status")).startswith("succeeded") else "",
             table=".".join(str(found.get("dagster/table_name") or "").replace('"', "").split(".")[-2:]),
         )
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 Kind = Literal["stream", "model", "mart"]
 _MARKS: Mapping[str, str] = {"succeeded": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]-[/]"}
 SETTLED = frozenset(_MARKS)
+QUIET_SECONDS = 10.0
+"""Without a terminal, silence is broken after so long."""
 
 
 @dataclass(slots=True)
@@ -94,6 +95,10 @@ class Display(Protocol):
 
     def changed(self, line: Line) -> None: ...
 
+    def idle(self, board: Board) -> None:
+        """Nothing has happened for a moment."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -106,20 +111,32 @@ class PlainDisplay:
     """One line a change, with the seconds since the start."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._lock = threading.Lock()
+        self._start = self._last = time.monotonic()
+        self._doing = ""
 
     def say(self, text: str) -> None:
-        # nobody reads on (`2>&1 | head`): the demo goes on, and ends what it started
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            output.note(f"{time.monotonic() - self._start:6.1f} s  {text}")
+        self._doing = text
+        self._print(text)
 
     def changed(self, line: Line) -> None:
-        if line.state != "planned" and (line.kind != "model" or line.state in ("failed", "skipped")):
-            self.say(f"{line.name}: {_words(line)}")
+        # the models of one dbt command all start with it, so their start says nothing
+        if line.kind == "stream" or line.state in SETTLED:
+            self._print(f"{line.name}: {_words(line)}")
+
+    def idle(self, board: Board) -> None:
+        if time.monotonic() - self._last >= QUIET_SECONDS:
+            running = [line.name for line in board.of_state("running")]
+            more = " and more" if len(running) > 3 else ""
+            self._print(f"... {', '.join(running[:3])}{more or ': running'}" if running else f"... {self._doing}")
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _print(self, text: str) -> None:
+        self._last = time.monotonic()
+        # nobody reads on (`2>&1 | head`): the demo goes on, and ends what it started
+        with contextlib.suppress(BrokenPipeError):
+            output.note(f"{self._last - self._start:6.1f} s  {text}")
 
 
 class LiveDisplay:
@@ -142,6 +159,9 @@ class LiveDisplay:
 
     def changed(self, line: Line) -> None:
         """The next drawing shows it."""
+
+    def idle(self, board: Board) -> None:
+        """The seconds run on by themselves."""
 
     def close(self) -> None:
         self._live.stop()

@@ -1,0 +1,120 @@
+"""`headwater demo` as a newcomer runs it: an empty home, then once more."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from platform_assets.settings import load_settings
+from platform_assets.warehouse import ensure_warehouse, is_running, stop_warehouse
+from tests.dbt.figures import CROSS_CHECKS, expected_figures, measured_figures
+from tests.support.servers import clean_environment, short_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One run of the command. left: command lines of processes that it left behind."""
+
+    status: int
+    table: str
+    progress: str
+    left: list[str]
+
+    def rows(self, name: str) -> int:
+        found = re.search(rf"^\w+ +{re.escape(name)} +\S+ +([\d,]+)", self.table, re.MULTILINE)
+        assert found, f"{name} is not in the table:\n{self.table}\n{self.progress}"
+        return int(found[1].replace(",", ""))
+
+
+def demo(home: Path, *words: str) -> Ended:
+    env = clean_environment() | {"HEADWATER_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-m", "platform_assets.cli", "demo", *words],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, list(left_behind(home)))
+
+
+def left_behind(home: Path) -> Generator[str]:
+    """Processes of this home: they have it in their environment, or as the folder they stand in."""
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.environ().get("HEADWATER_HOME") == str(home) or process.cwd().startswith(str(home))
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                yield " ".join(process.cmdline())
+        except (psutil.Error, OSError):
+            continue
+
+
+@pytest.fixture(scope="module")
+def home() -> Generator[Path]:
+    with short_folder() as folder:
+        settings = load_settings({"HEADWATER_HOME": str(folder / "home")})
+        yield settings.home
+        stop_warehouse(settings)
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> Ended:
+    return demo(home, "--days", "13")
+
+
+@pytest.fixture(scope="module")
+def second(home: Path, first: Ended) -> Ended:
+    assert first.status == 0, first.table + first.progress
+    return demo(home)
+
+
+@pytest.mark.timeout(600)
+def test_a_first_run_fills_every_stream_and_mart_and_ends_by_itself(first: Ended, home: Path) -> None:
+    assert first.status == 0, first.table + first.progress
+    assert first.rows("nyc_flights.flights") == 12_208 - 928
+    assert first.rows("nyc_weather.weather") == 13 * 72 - 6
+    assert first.rows("marts.flights") == 12_208 - 928
+    assert first.left == []
+    assert not is_running(load_settings({"HEADWATER_HOME": str(home)}))
+
+
+@pytest.mark.timeout(600)
+def test_progress_names_every_stream_while_it_runs(first: Ended) -> None:
+    for name in ("nyc_flights.flights", "nyc_reference.airports", "nyc_weather.weather"):
+        assert re.search(rf" s  {name}: running", first.progress), first.progress
+        assert re.search(rf" s  {name}: succeeded, [\d,]+ rows in", first.progress), first.progress
+
+
+@pytest.mark.timeout(600)
+def test_a_second_run_syncs_only_the_day_that_is_new(second: Ended) -> None:
+    assert second.status == 0, second.table + second.progress
+    assert second.rows("nyc_flights.flights") == 928
+    assert second.left == []
+
+
+@pytest.mark.timeout(600)
+def test_the_marts_then_have_the_figures_of_the_source(second: Ended, home: Path) -> None:
+    settings = load_settings({"HEADWATER_HOME": str(home)})
+    warehouse = ensure_warehouse(settings)
+    measured, crossed = measured_figures(warehouse), measured_figures(warehouse, CROSS_CHECKS)
+    stop_warehouse(settings)
+    assert measured == expected_figures()
+    assert crossed == {name: expected_figures()[name] for name in CROSS_CHECKS}
+    assert second.rows("marts.flights") == expected_figures()["flights"]
+
+
+def test_both_ways_to_say_the_days_are_refused_at_once(tmp_path: Path) -> None:
+    ended = demo(tmp_path / "home", "--days", "2", "--until", "2013-01-02")
+    assert ended.status == 3
+    assert ended.progress.strip() == (
+        "config error: headwater demo: --days and --until say the same thing twice\nGive one of them."
+    )
+    assert not (tmp_path / "home").exists()

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import httpx
 
@@ -29,9 +29,11 @@ from connectors.http.discovery import guess_columns
 from connectors.http.limits import local_pool
 from connectors.http.pages import Page, PageFetcher
 from connectors.http.requests import Plan, plan
-from connectors.kinds.rest import RestConnectorSpec, RestStreamSpec
 from connectors.secrets import is_reference, resolve
 from connectors.specs import SourceSpec
+
+if TYPE_CHECKING:
+    from connectors.kinds.rest import RestConnectorSpec, RestStreamSpec
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +88,10 @@ class RestConnector:
         if is_whole and (total is not None or is_nothing_new):
             yield Attestation(rows=total, nothing_new=is_nothing_new)
 
-    def _label(self, stream: RestStreamSpec) -> str:
+    def _label(self, stream: "RestStreamSpec") -> str:
         return f"{self._source.source}.{stream.name}"
 
-    def _first_page(self, stream: RestStreamSpec) -> Page:
+    def _first_page(self, stream: "RestStreamSpec") -> Page:
         reading = plan(stream, self._base_url, StreamState(), None, self._label(stream))
         context = ReadContext(window=None, folder=Path(), page_limit=1)
         with closing(self._pages(reading, context)) as pages:
@@ -178,7 +180,7 @@ def open_rest(source: SourceSpec) -> RestConnector:
     return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth"), pool), base_url)
 
 
-def _base_url(spec: RestConnectorSpec, where: str) -> str:
+def _base_url(spec: "RestConnectorSpec", where: str) -> str:
     text = resolve(spec.base_url, f"{where}.base_url").strip()
     hint = "Set something like https://api.example.com/v1; credentials belong into auth, parameters into params."
     try:
@@ -192,7 +194,7 @@ def _base_url(spec: RestConnectorSpec, where: str) -> str:
     return text
 
 
-def _tls(spec: RestConnectorSpec, where: str) -> ssl.SSLContext | None:
+def _tls(spec: "RestConnectorSpec", where: str) -> ssl.SSLContext | None:
     if spec.verify is True:
         return None
     if spec.verify is False:

@@ -4,6 +4,7 @@ import warnings
 
 import dagster as dg
 
+from connectors.errors import HeadwaterError
 from platform_assets.settings import PROJECT_ROOT
 
 
@@ -11,9 +12,20 @@ from platform_assets.settings import PROJECT_ROOT
 def defs() -> dg.Definitions:
     import platform_assets.defs.transform as folder
 
-    with warnings.catch_warnings():
-        # Dagster warns of its own preview and beta parts, in every process that loads this
-        warnings.simplefilter("ignore", (dg.PreviewWarning, dg.BetaWarning))
-        tree = dg.ComponentTree.from_module(defs_module=folder, project_root=PROJECT_ROOT)
-        models = tree.build_defs(tree.defs_module_path)
+    try:
+        with warnings.catch_warnings():
+            # Dagster warns of its own preview and beta parts, in every process that loads this
+            warnings.simplefilter("ignore", (dg.PreviewWarning, dg.BetaWarning))
+            tree = dg.ComponentTree.from_module(defs_module=folder, project_root=PROJECT_ROOT)
+            models = tree.build_defs(tree.defs_module_path)
+    except Exception as error:
+        raise _own_error(error) from None
     return dg.Definitions.merge(models, dg.Definitions(executor=dg.in_process_executor))
+
+
+def _own_error(error: BaseException) -> BaseException:
+    """The platform's error inside Dagster's, without the tree's frames and drawing; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HeadwaterError):
+        cause = cause.__cause__
+    return cause or error

@@ -6,6 +6,8 @@ from typing import Any
 import dagster as dg
 from dagster.components import Scaffolder, ScaffoldRequest, scaffold_with
 
+from connectors.errors import HeadwaterError
+from platform_assets.assets.failures import as_dagster
 from platform_assets.dbt.build import Build, BuildConfig, build
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
@@ -50,7 +52,7 @@ class DbtProject(dg.Component, dg.Model, dg.Resolvable):
         project_dir = (folder / self.project).resolve()
         manifest = prepared_manifest(project_dir, load_settings())
         graph = Graph(read_manifest(manifest))
-        assets = _assets(self, Build(graph, project_dir, manifest, self.threads, self.retries))
+        assets = _assets(self, Build(graph, project_dir, manifest, self.threads))
         sensors = [_automation(self.name, assets)] if self.automated else []
         return dg.Definitions(assets=[assets], sensors=sensors)
 
@@ -67,7 +69,10 @@ def _assets(component: DbtProject, work: Build) -> dg.AssetsDefinition:
         pool=component.name,
     )
     def _op(context: dg.AssetExecutionContext, config: BuildConfig) -> Iterator[Any]:
-        yield from build(work, context, config, load_settings())
+        try:
+            yield from build(work, context, config, load_settings())
+        except HeadwaterError as error:
+            raise as_dagster(error, component.retries, context.retry_number) from error
 
     return _op
 
@@ -80,5 +85,3 @@ def _automation(name: str, assets: dg.AssetsDefinition) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         description="Asks for models whose parents were updated and whose blocking checks upstream have passed.",
     )
-
-

@@ -1,16 +1,14 @@
 """The body of the dbt op: guard, lock, one dbt process, its results as Dagster's."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import dagster as dg
 
-from connectors.errors import HeadwaterError
-from platform_assets.assets.failures import as_dagster
 from platform_assets.dbt.environment import dbt_environment
 from platform_assets.dbt.failures import dbt_error
 from platform_assets.dbt.graph import Graph
@@ -18,7 +16,7 @@ from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 
 if TYPE_CHECKING:
-    from platform_assets.dbt.runner import Command
+    from platform_assets.dbt.runner import Command, Outcome, Reported
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
@@ -28,13 +26,12 @@ _LOCK_CLASS = 0x0DB7
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What one op builds. models, tests: unique ids; is_whole: nothing of the project was left out."""
+    """What an op builds from. manifest: its path; threads: connections of one dbt process."""
 
     graph: Graph
     project_dir: Path
     manifest: Path
     threads: int
-    retries: int
 
 
 class BuildConfig(dg.Config):
@@ -54,7 +51,8 @@ def build(build: Build, context: dg.AssetExecutionContext, config: BuildConfig, 
     Models that may be built are, then the op fails when some were held back, a model broke or a blocking test failed.
 
     Raises:
-        Failure: with the error's class and next step; RetryRequested when the warehouse went away.
+        HeadwaterError: ContractError for what was held back, a broken contract or a failed test; ConfigError for wrong
+            SQL; LoaderError when the warehouse went away.
     """
     from platform_assets.dbt.guard import blocked_error, blocked_models  # event log and SQLAlchemy: 0.5 CPU s
 
@@ -65,19 +63,19 @@ def build(build: Build, context: dg.AssetExecutionContext, config: BuildConfig, 
         for id_, test in graph.tests.items()
         if dg.AssetCheckKey(dg.AssetKey(graph.key(test.model)), test.name) in context.selected_asset_check_keys
     }
-    try:
-        blocked = blocked_models(graph, models, context.instance)
-        if blocked and config.ignore_failed_checks:
-            context.log.warning("Building over failed checks, as launched: %s", blocked_error(graph, blocked))
-            blocked = {}
-        wanted = models - set(blocked)
-        judged = {id_ for id_ in tests if graph.tests[id_].model not in blocked}
-        if wanted or judged:
-            yield from _build(build, context, config, settings, wanted, judged)
-        if blocked:
-            raise blocked_error(graph, blocked)
-    except HeadwaterError as error:
-        raise as_dagster(error, build.retries, context.retry_number) from error
+    blocked = blocked_models(graph, models, context.instance)
+    if blocked and config.ignore_failed_checks:
+        context.log.warning("Building over failed checks, as launched: %s", blocked_error(graph, blocked))
+        blocked = {}
+    wanted = models - set(blocked)
+    judged = {id_ for id_ in tests if graph.tests[id_].model not in blocked}
+    held_back = blocked_error(graph, blocked) if blocked else None
+    if held_back is not None:
+        context.log.error(str(held_back))
+    if wanted or judged:
+        yield from _build(build, context, config, settings, wanted, judged)
+    if held_back is not None:
+        raise held_back
 
 
 def _build(
@@ -92,7 +90,7 @@ def _build(
 
     warehouse = ensure_warehouse(settings)
     runs = settings.home / "dbt-runs"
-    target = runs / f"{context.run_id[:8]}-{uuid4().hex[:6]}"
+    target = runs / f"{context.run.run_id[:8]}-{uuid4().hex[:6]}"
     command = _command(build, config, warehouse, target, models, tests)
     with _locked(warehouse, sorted(build.graph.models[id_].relation for id_ in models)):
         outcome = yield from _own_events(run_dbt(command, build.graph), context.selected_asset_check_keys)
@@ -101,12 +99,15 @@ def _build(
         raise dbt_error(build.graph, target, outcome.error)
 
 
-def _own_events(events: "Generator[Any, None, Any]", checks: Any) -> "Generator[Event, None, Any]":
+def _own_events(
+    events: "Generator[Reported, None, Outcome]", checks: Set[dg.AssetCheckKey]
+) -> "Generator[Event, None, Outcome]":
+    """Results of this op's own models and checks; hands on how dbt ended."""
     while True:
         try:
             event = next(events)
         except StopIteration as end:
-            return end.value
+            return cast("Outcome", end.value)
         if isinstance(event, dg.AssetMaterialization):
             yield dg.MaterializeResult(asset_key=event.asset_key, metadata=event.metadata)
         elif event.asset_check_key in checks:

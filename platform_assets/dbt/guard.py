@@ -51,19 +51,22 @@ def blocked_models(
         found = [check for name in names if (check := _failure(instance, dg.AssetCheckKey(key, name)))]
         if found:
             failed[ancestor] = found
-    blocked = {id_: [check for one in sorted(far & set(failed)) for check in failed[one]] for id_, far in upstream.items()}
+    blocked = {
+        id_: [check for ancestor in sorted(far & set(failed)) for check in failed[ancestor]]
+        for id_, far in upstream.items()
+    }
     return {id_: checks for id_, checks in blocked.items() if checks}
 
 
 def blocked_error(graph: Graph, blocked: Mapping[str, Sequence[FailedCheck]]) -> ContractError:
     """Names the models, the checks, and how to go on."""
     models = sorted(graph.models[id_].relation for id_ in blocked)
-    checks = sorted({check for found in blocked.values() for check in found}, key=lambda check: (check.asset, check.name))
+    checks = sorted({check for found in blocked.values() for check in found}, key=lambda one: (one.asset, one.name))
     words = [f"{check.name} of {'.'.join(check.asset.path)} ({check.at:%Y-%m-%d %H:%M} UTC)" for check in checks]
     assets = sorted({".".join(check.asset.path) for check in checks})
     return ContractError(
         _first(models, 3),
-        f"not built, for {len(checks)} blocking check{'s' if len(checks) > 1 else ''} upstream failed: {_first(words, 3)}",
+        f"not built: upstream failed {len(checks)} blocking check{'s' if len(checks) > 1 else ''}: {_first(words, 3)}",
         f"Mend the data or the rule and materialize {_first(assets, 3)} again; to build over it, launch with the op's"
         " config `ignore_failed_checks: true`.",
     )
@@ -89,11 +92,11 @@ def _failure(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> FailedChe
     """The check's last finished evaluation if it blocks: failed, of severity error, and not outlived by its asset."""
     storage = instance.event_log_storage
     found = storage.get_asset_check_execution_history(check, limit=1, status=_DONE)
-    if not found or found[0].event is None:
+    last = found[0] if found else None
+    evaluation = last.evaluation if last else None
+    if last is None or last.event is None or evaluation is None or evaluation.passed:
         return None
-    last = found[0]
-    evaluation = last.evaluation
-    if evaluation is None or evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR:
+    if evaluation.severity != dg.AssetCheckSeverity.ERROR:
         return None
     # an evaluation that was reported from outside does not say whether it blocks
     if evaluation.blocking is False or _is_gone(instance, check, last.run_id, last.event.timestamp):
@@ -107,7 +110,11 @@ def _is_gone(instance: dg.DagsterInstance, check: dg.AssetCheckKey, run_id: str,
     if newest is None or newest.timestamp <= evaluated_at or newest.run_id == run_id:
         return False
     run = instance.get_run_by_id(run_id)
-    if run is None or (run.asset_selection is not None and check.asset_key not in run.asset_selection):
+    # a run of checks alone: its check may well be asked on another rhythm than the asset
+    is_of_checks_alone = run is None or (
+        check.asset_key not in run.asset_selection if run.asset_selection else bool(run.asset_check_selection)
+    )
+    if is_of_checks_alone:
         return False
     planned = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
     return bool(planned) and planned[0].run_id != newest.run_id

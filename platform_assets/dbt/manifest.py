@@ -133,12 +133,13 @@ def _parse(project_dir: Path, database: str, folder: Path) -> None:
 def _parse_error(project_dir: Path, output: str) -> ConfigError:
     """dbt's first error as where, what, hint."""
     words = next(iter(error_messages(output)), output.strip()) or "dbt said nothing"
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    file = next((match[1] for line in lines if (match := _IN_FILE.search(line))), "")
-    where = f"{project_dir.name}/{file}" if file else project_dir.name
+    words = " ".join(words.removeprefix("Encountered an error:").split())
+    # dbt names a YAML file from the models folder, a model from the project
+    named = [match[1] for match in _IN_FILE.finditer(words)]
+    places = [place for name in named for place in (name, f"models/{name}") if (project_dir / place).is_file()]
     return ConfigError(
-        where,
-        f"dbt cannot parse it: {' '.join(lines)[:400]}",
+        f"{project_dir.name}/{places[0]}" if places else project_dir.name,
+        f"dbt cannot parse it: {words[:300]}",
         "Mend the file; `headwater dbt parse` shows dbt's whole message. Ingest goes on without it.",
     )
 

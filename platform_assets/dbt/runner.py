@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from platform_assets.dbt.manifest import PARTIAL_PARSE, dbt_command, read_manife
 
 KEPT_RUNS = 20
 """Folders of past dbt processes (log, compiled SQL, run_results.json) that are kept."""
+
+
+Reported = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class _Translator(DagsterDbtTranslator):
         super().__init__()
         self._graph = graph
 
-    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:  # noqa: ARG002
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         return dg.AssetSpec(dg.AssetKey(self._graph.key(unique_id)))
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
@@ -91,7 +95,7 @@ class _Dbt(DbtCliResource):
         )
 
 
-def run_dbt(command: Command, graph: Graph) -> Generator[dg.AssetMaterialization | dg.AssetCheckEvaluation, None, Outcome]:
+def run_dbt(command: Command, graph: Graph) -> Generator[Reported, None, Outcome]:
     """Run dbt; yields every built model with row count, columns and column lineage, and every test's result."""
     command.target.mkdir(parents=True, exist_ok=True)
     parsed = command.manifest.parent / PARTIAL_PARSE
@@ -99,7 +103,10 @@ def run_dbt(command: Command, graph: Graph) -> Generator[dg.AssetMaterialization
         shutil.copy(parsed, command.target / PARTIAL_PARSE)
     with _environment(command.environment):
         dbt = _Dbt(
-            project_dir=command.project_dir, profiles_dir=command.project_dir, dbt_executable=shutil.which("env") or "env"
+            project_dir=str(command.project_dir),
+            profiles_dir=str(command.project_dir),
+            # looked for on the PATH when the resource is made, never run: dbt_command() is
+            dbt_executable=sys.executable,
         )
         invocation = dbt.start(command, graph)
         try:
@@ -110,6 +117,9 @@ def run_dbt(command: Command, graph: Graph) -> Generator[dg.AssetMaterialization
                     yield event
             error = invocation.get_error()
         finally:
+            if invocation.process.poll() is None:
+                invocation.process.terminate()
+                invocation.process.wait()
             if invocation.adapter is not None:
                 invocation.adapter.cleanup_connections()
     _keep_parse(command.target / PARTIAL_PARSE, parsed)

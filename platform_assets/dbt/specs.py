@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import reduce
 from operator import and_
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -25,7 +25,7 @@ def asset_specs(graph: Graph, *, is_automated: bool) -> Iterator[dg.AssetSpec]:
             group_name=model.group or model.layer,
             code_version=model.code_version,
             owners=list(model.owners),
-            tags={tag: "" for tag in model.tags},
+            tags=dict.fromkeys(model.tags, ""),
             kinds={"dbt", "postgres", model.materialized},
             freshness_policy=_freshness_policy(model.freshness),
             automation_condition=automation_condition(graph, model) if is_automated else None,
@@ -47,8 +47,8 @@ def check_specs(graph: Graph) -> Iterator[dg.AssetCheckSpec]:
 def automation_condition(graph: Graph, model: Model) -> dg.AutomationCondition[dg.AssetKey]:
     """Follow the parents, but only over data whose blocking checks have passed, however far upstream it is.
 
-    `all_deps_blocking_checks_passed` looks one step up. A view passes its raw table's rows on without being rebuilt,
-    so a mart with one good and one bad source would be asked for by the good one: each farther ancestor is asked too.
+    Looking one step up is not enough: a view passes its raw table's rows on without being rebuilt,
+    so a mart with one good and one bad source would be asked for by the good one. Each farther ancestor is looked at.
     `any_deps_missing` would wait for every partition of a partitioned stream; one partition is enough to start.
     """
     sources = sorted(id_ for id_ in graph.ancestors(model.unique_id) if id_ in graph.sources)
@@ -70,18 +70,23 @@ def automation_condition(graph: Graph, model: Model) -> dg.AutomationCondition[d
     ]
     farther = sorted(graph.ancestors(model.unique_id) - set(model.parents))
     passed = [
-        dg.AutomationCondition.asset_matches(key, _blocking_checks_passed()).with_label(
+        dg.AutomationCondition.asset_matches(key, _may_be_built_on()).with_label(
             f"blocking checks of {key.to_user_string()} passed"
         )
         for key in (dg.AssetKey(graph.key(id_)) for id_ in farther if _may_block(graph, id_))
     ]
-    return reduce(and_, [follows, dg.AutomationCondition.all_deps_blocking_checks_passed(), *there, *passed])
+    near = dg.AutomationCondition.all_deps_match(_may_be_built_on()).with_label("all_deps_blocking_checks_passed")
+    return reduce(and_, [follows, near, *there, *passed])
 
 
-def _blocking_checks_passed() -> Any:
-    return dg.AutomationCondition.all_checks_match(
-        dg.AutomationCondition.check_passed() | dg.AutomationCondition.will_be_requested(), blocking_only=True
-    )
+def _may_be_built_on() -> dg.AutomationCondition[dg.AssetKey]:
+    """Its blocking checks have passed, or it is built in the same run: there dbt stops at a test that fails.
+
+    Dagster's own `all_deps_blocking_checks_passed` wants each check to have passed or to be asked for by itself, so a
+    first build would take one run for every layer.
+    """
+    passed = dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True)
+    return cast("dg.AutomationCondition[dg.AssetKey]", dg.AutomationCondition.will_be_requested() | passed)
 
 
 def _may_block(graph: Graph, unique_id: str) -> bool:

@@ -71,7 +71,7 @@ class _Dbt(DbtCliResource):
         return Version(installed("dbt-core"))
 
     def start(self, command: Command, graph: Graph) -> DbtCliInvocation:
-        return DbtCliInvocation.run(
+        invocation = DbtCliInvocation.run(
             args=[*dbt_command(), *command.arguments],
             env={
                 **os.environ,
@@ -90,9 +90,23 @@ class _Dbt(DbtCliResource):
             raise_on_error=False,
             # no context: events come out plain, and the op decides which of them are its own
             context=None,
-            adapter=self._initialize_dbt_core_adapter(command.arguments),
+            adapter=None,
             cli_version=self._cli_version,
         )
+        # for columns and row counts; takes 1.5 CPU s, as long as the process needs to come up
+        try:
+            invocation.adapter = self._initialize_dbt_core_adapter(command.arguments)
+        except BaseException:
+            _stop(invocation)
+            raise
+        return invocation
+
+
+def _stop(invocation: DbtCliInvocation) -> None:
+    """End the process if it still runs: nobody would read its results."""
+    if invocation.process.poll() is None:
+        invocation.process.terminate()
+        invocation.process.wait()
 
 
 def run_dbt(command: Command, graph: Graph) -> Generator[Reported, None, Outcome]:
@@ -117,9 +131,7 @@ def run_dbt(command: Command, graph: Graph) -> Generator[Reported, None, Outcome
                     yield event
             error = invocation.get_error()
         finally:
-            if invocation.process.poll() is None:
-                invocation.process.terminate()
-                invocation.process.wait()
+            _stop(invocation)
             if invocation.adapter is not None:
                 invocation.adapter.cleanup_connections()
     _keep_parse(command.target / PARTIAL_PARSE, parsed)

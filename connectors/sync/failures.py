@@ -32,7 +32,7 @@ def classify(error: BaseException, request: SyncRequest, stop: Stop) -> Headwate
         return Cancelled(label, f"interrupted ({type(found).__name__})", "What was sealed is published; run it again.")
     if isinstance(found, MemoryError):
         return ResourceError(label, "out of memory", "Lower window.rows, or give the machine more memory.")
-    if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(label, f"no space left for the working folder: {text}", "Free disk space, run it again.")
     if isinstance(found, psycopg.Error):
         return _of_postgres(found, label)

@@ -23,6 +23,7 @@ from connectors.sync.result import SyncRequest
 from connectors.sync.settle import settle_stream
 
 _HEARTBEAT_SECONDS = 2.0
+_LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 6, 0.2
 _KEEPALIVE: Any = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
@@ -98,8 +99,7 @@ class Lease:
 
     def _take(self) -> None:
         source, stream, label = self._request.source.source, self._request.stream.name, self._request.label
-        locked = self._connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 7))", [label]).fetchone()
-        if not locked or not locked[0]:
+        if not self._locked(label):
             running = self._connection.execute(
                 "select sync_id, started_at from ops.syncs where source = %s and stream = %s and status = 'running'",
                 [source, stream],
@@ -120,6 +120,16 @@ class Lease:
         ).fetchone()
         assert row is not None
         self.epoch = row[0]
+
+    def _locked(self, label: str) -> bool:
+        """Take the stream's lock; the server may need a moment to notice that a killed holder is gone."""
+        for attempt in range(_LOCK_ATTEMPTS):
+            if attempt:
+                time.sleep(_LOCK_PAUSE_SECONDS)
+            row = self._connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 7))", [label]).fetchone()
+            if row and row[0]:
+                return True
+        return False
 
     def _watch(self, memory_mb: int | None, time_limit: timedelta | None) -> None:
         label, process, started = self._request.label, psutil.Process(), time.monotonic()

@@ -1,7 +1,7 @@
 """Any SQLAlchemy database as a source: server-side cursors, batches as Arrow tables of exact types."""
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from connectors.contract import DiscoveredStream, Message, ReadContext, StreamSt
 from connectors.database import failures
 from connectors.database.alchemy_read import AlchemyRead
 from connectors.database.alchemy_shape import read_shape, table_names
-from connectors.database.prefetch import Prefetch
+from connectors.database.prefetch import Prefetch, interrupting
 from connectors.errors import ConfigError, HeadwaterError
 from connectors.secrets import mask
 
@@ -101,13 +101,23 @@ class AlchemyConnector:
         """
         where = f"{self._source}.{stream.name}"
 
+        current: list[sa.Connection] = []
+
+        def interrupt() -> None:
+            for connection in current:
+                self._interrupt(connection)
+
         def produce(emit: Callable[[Message], None]) -> None:
             with self._connected(where) as connection:
+                current.append(connection)
                 read = AlchemyRead(connection, where, self._spec.default_schema, stream, state, context)
-                with self._classified(where, f"reading {stream.table_name}", read):
+                with (
+                    interrupting(context.cancelled, interrupt),
+                    self._classified(where, f"reading {stream.table_name}", context, read),
+                ):
                     read.run(emit)
 
-        yield from Prefetch(produce, lambda: None)
+        yield from Prefetch(produce, interrupt)
 
     @contextmanager
     def _connected(self, where: str) -> Generator[sa.Connection]:
@@ -123,13 +133,27 @@ class AlchemyConnector:
             connection.invalidate() if self.dialect in MYSQL else connection.close()
 
     @contextmanager
-    def _classified(self, where: str, doing: str, read: AlchemyRead | None = None) -> Generator[None]:
+    def _classified(
+        self, where: str, doing: str, context: ReadContext | None = None, read: AlchemyRead | None = None
+    ) -> Generator[None]:
         """Errors of the driver as the platform's."""
         try:
             yield
         except exc.DBAPIError as error:
+            if context is not None and context.cancelled.is_set():
+                raise failures.cancelled(where, read.rows if read else 0) from error
             after = f"{doing} after {read.rows:,} rows" if read else doing
             raise self._masked(failures.driver_failure(where, error, after)) from error
+
+    def _interrupt(self, connection: sa.Connection) -> None:
+        """Ends the running statement from another thread, where the database knows how; else the next batch does."""
+        with suppress(exc.SQLAlchemyError):
+            driver: Any = connection.connection.driver_connection
+            if self.dialect == "sqlite":
+                driver.interrupt()
+            elif self.dialect in MYSQL:
+                with self._engine.connect() as other:
+                    other.exec_driver_sql(f"kill {int(driver.thread_id())}")
 
     def _masked(self, error: HeadwaterError) -> HeadwaterError:
         error.what = mask(error.what, self._secrets)

@@ -1,7 +1,8 @@
 """One read of one table through SQLAlchemy: position as conditions, batches, checkpoints where it can resume."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -222,7 +223,7 @@ class AlchemyRead:
         self.context.usage.requests += 1
         last: Sequence[Any] | None = None
         begin = self.rows
-        with self.connection.execution_options(stream_results=True).execute(query) as result:
+        with self.connection.execution_options(stream_results=True).execute(query) as result, _abandoned(result):
             while rows := result.fetchmany(size):
                 if self.context.cancelled.is_set():
                     raise failures.cancelled(self.where, self.rows)
@@ -237,6 +238,18 @@ class AlchemyRead:
                 if is_sealed:
                     emit(Checkpoint())
         return last, self.rows - begin
+
+
+@contextmanager
+def _abandoned(result: sa.CursorResult[Any]) -> Generator[None]:
+    """When the read ends early, pymysql's result is told so: else it reads the rest of the table to throw it away."""
+    try:
+        yield
+    except BaseException:
+        unread: Any = getattr(result.cursor, "_result", None)
+        if hasattr(unread, "unbuffered_active"):
+            unread.unbuffered_active = False
+        raise
 
 
 def _beyond(key: Sequence[TableColumn], after: Sequence[Any]) -> Condition:

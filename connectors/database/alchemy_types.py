@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from connectors.database.pg_types import MAX_DECIMAL128, MAX_DECIMAL256
@@ -49,6 +50,9 @@ _FIXED: tuple[tuple[type[TypeEngine[Any]], Mapped], ...] = (
     (sa.LargeBinary, Mapped("bytea", pa.binary(), "binary")),
     (sa.BINARY, Mapped("bytea", pa.binary(), "binary")),
     (sa.VARBINARY, Mapped("bytea", pa.binary(), "binary")),
+    (mysql.TINYBLOB, Mapped("bytea", pa.binary(), "binary")),
+    (mysql.MEDIUMBLOB, Mapped("bytea", pa.binary(), "binary")),
+    (mysql.LONGBLOB, Mapped("bytea", pa.binary(), "binary")),
     (sa.Uuid, Mapped("uuid", pa.string(), "text")),
     (sa.Enum, Mapped("text", pa.string(), "text")),
 )

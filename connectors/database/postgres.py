@@ -1,6 +1,5 @@
 """PostgreSQL as a source: every read is one COPY, or one a window, inside one snapshot."""
 
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -13,7 +12,7 @@ from connectors.contract import DiscoveredStream, Message, ReadContext, StreamSt
 from connectors.database import failures
 from connectors.database.pg_catalog import DEFAULT_SCHEMA, read_tables
 from connectors.database.pg_read import TableRead
-from connectors.database.prefetch import POLL_SECONDS, Prefetch
+from connectors.database.prefetch import Prefetch, interrupting
 from connectors.errors import ConfigError, HeadwaterError
 from connectors.secrets import mask
 
@@ -95,7 +94,7 @@ class PostgresConnector:
         def produce(emit: Any) -> None:
             with self._connected(where) as connection:
                 current.append(connection)
-                with _cancelled_with(connection, context.cancelled):
+                with interrupting(context.cancelled, interrupt):
                     read = TableRead(connection, where, self.schema, stream, state, context, self._spec.part_mb << 20)
                     with self._classified(where, f"reading {stream.table_name}", context, read):
                         read.run(emit)
@@ -174,23 +173,3 @@ def _cancel(connection: "psycopg.Connection[Any]") -> None:
     """Asks the server to stop the running statement; a connection that is gone needs no more."""
     with suppress(psycopg.Error):
         connection.cancel_safe(timeout=CANCEL_SECONDS)
-
-
-@contextmanager
-def _cancelled_with(connection: "psycopg.Connection[Any]", cancelled: threading.Event) -> Generator[None]:
-    """While inside, `cancelled` ends the running statement also when the server sends nothing."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.wait(POLL_SECONDS):
-            if cancelled.is_set():
-                _cancel(connection)
-                return
-
-    watcher = threading.Thread(target=watch, name="database-cancel", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from connectors.contract import Message
@@ -70,3 +71,23 @@ class Prefetch:
                 continue
             return True
         return False
+
+
+@contextmanager
+def interrupting(cancelled: threading.Event, interrupt: Callable[[], None]) -> Generator[None]:
+    """While inside, `cancelled` interrupts the source also when it sends nothing."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(POLL_SECONDS):
+            if cancelled.is_set():
+                interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, name="database-cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()

@@ -288,6 +288,16 @@ def test_a_cancelled_read_stops_at_the_next_batch(orders: sqlite3.Connection, re
         reader.read(cancelled=cancelled)
 
 
+def test_a_cancelled_read_stops_a_query_that_yields_nothing(orders: sqlite3.Connection, reader: Reader) -> None:
+    cancelled = threading.Event()
+    endless = "exists (with recursive n(x) as (select 1 union all select x + 1 from n) select 1 from n where x < 0)"
+    found = reader.messages({"where": endless}, context=reader.context(cancelled=cancelled))
+    threading.Timer(0.1, cancelled.set).start()
+
+    with pytest.raises(Cancelled):
+        next(found)
+
+
 def test_a_driver_that_is_missing_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the driver oracledb is not installed") as caught:
         Reader("oracle+oracledb://user:s3cret@host/x", tmp_path).read()

@@ -19,13 +19,16 @@ def defs() -> dg.Definitions:
             tree = dg.ComponentTree.from_module(defs_module=folder, project_root=PROJECT_ROOT)
             models = tree.build_defs(tree.defs_module_path)
     except Exception as error:
-        raise _own_error(error) from None
+        own = _own_error(error)
+        if own is None:
+            raise
+        raise own from None
     return dg.Definitions.merge(models, dg.Definitions(executor=dg.in_process_executor))
 
 
-def _own_error(error: BaseException) -> BaseException:
-    """The platform's error inside Dagster's, without the tree's frames and drawing; else the error itself."""
+def _own_error(error: BaseException) -> HeadwaterError | None:
+    """The platform's error inside Dagster's, which adds the component tree's frames and a drawing of it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, HeadwaterError):
         cause = cause.__cause__
-    return cause or error
+    return cause

@@ -1,4 +1,4 @@
-"""`eval "$(python -m platform_assets.dbt)"`: lets plain dbt of this shell into the warehouse, which is started first."""
+"""`eval "$(python -m platform_assets.dbt)"` lets plain dbt of this shell into the warehouse, started if need be."""
 
 import shlex
 import sys

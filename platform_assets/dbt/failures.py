@@ -15,6 +15,7 @@ _UNREACHABLE = re.compile(
     r"|the database system is|too many clients|deadlock detected|could not translate host name",
     re.IGNORECASE,
 )
+_NEVER_SYNCED = re.compile(r'relation "raw_(\w+)\.(\w+)" does not exist')
 _SHOWN = 3
 
 
@@ -49,6 +50,9 @@ def dbt_error(graph: Graph, target: Path, said: str) -> HeadwaterError:
     counted = f"{len(broken)} failed to build, {len(failed)} tests failed, {skipped} skipped. "
     if any(_UNREACHABLE.search(result.message) for result in broken):
         return LoaderError("dbt", what, counted + hint)
+    unsynced = sorted({".".join(match) for result in broken for match in _NEVER_SYNCED.findall(result.message)})
+    if unsynced:
+        counted = f"{counted}Sync {', '.join(unsynced[:_SHOWN])} first. "
     is_contract = not broken or any("enforced contract" in result.message for result in broken)
     return (ContractError if is_contract else ConfigError)("dbt", what, counted + hint)
 

@@ -1,5 +1,6 @@
 """Runs of the transform location: what is built, what is held back, and what the op says. Real dbt, real PostgreSQL."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from connectors.errors import MAX_LINES
+from connectors.errors import MAX_LINES, HeadwaterError
 from platform_assets.components.dbt_project import DbtProject
-from tests.dbt.processes import edit, project_copy
+from platform_assets.dbt.failures import dbt_error
+from platform_assets.dbt.graph import Graph
+from platform_assets.dbt.manifest import prepared_manifest, read_manifest
+from tests.dbt.processes import PROJECT, edit, project_copy
 from tests.transform.conftest import Transform
 from tests.transform.results import built, message, red_checks, report
 
@@ -108,6 +112,26 @@ def test_a_failed_test_stops_what_is_built_on_it_and_the_rest_goes_on(
     assert not later.success
     assert built(later) == set()
     assert "unique_rows_stg_nyc_weather__weather" in message(later)
+
+
+def test_each_way_dbt_fails_has_its_class_and_its_next_step(transform: Transform, tmp_path: Path) -> None:
+    graph = Graph(read_manifest(prepared_manifest(PROJECT, transform.settings)))
+
+    def said(status: str, words: str) -> HeadwaterError:
+        result = {"unique_id": "model.headwater.planes", "status": status, "message": words}
+        (tmp_path / "run_results.json").write_text(json.dumps({"results": [result]}))
+        return dbt_error(graph, tmp_path, "")
+
+    lost = said("error", "Database Error in model planes: server closed the connection unexpectedly")
+    assert (lost.failure_class, lost.is_retryable) == ("loader", True)
+    absent = said("error", 'Database Error in model planes: relation "raw_nyc_reference.planes" does not exist')
+    assert absent.failure_class == "config"
+    assert "Sync nyc_reference.planes first." in absent.hint
+    assert said("error", "This model has an enforced contract that failed.").failure_class == "contract"
+    assert said("fail", "Got 3 results, configured to fail if != 0").failure_class == "contract"
+    (tmp_path / "run_results.json").unlink()
+    assert dbt_error(graph, tmp_path, "could not connect to server").failure_class == "loader"
+    assert dbt_error(graph, tmp_path, "Env var required but not provided").failure_class == "config"
 
 
 @pytest.mark.usefixtures("whole")

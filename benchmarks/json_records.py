@@ -1,0 +1,151 @@
+"""Claim: nested JSON over HTTP is loaded nearly as fast as by a client written by hand for that one source.
+
+Headwater reads through kind `rest` with its retries, limits, state and audit; the limit is `benchmarks.hand_written`.
+Both load the same eight columns, three of them jsonb, from the same local server. dlt's REST source, with its defaults,
+unnests the collections into tables of their own.
+
+    python -m benchmarks.json_records [--rows 200000] [--repeats 3] [--no-peers]
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import engine, events
+from benchmarks.peers import VERSIONS, run_dlt
+from benchmarks.support import (
+    BenchServer,
+    Measured,
+    Outcome,
+    Target,
+    bench_server,
+    measure,
+    progress,
+    repeated,
+    report,
+    with_ratios,
+)
+from platform_assets.settings import PROJECT_ROOT
+
+CLAIM = "Nested JSON over local HTTP: at most 1.4 times a hand-written client, at least 10 times faster than dlt's default"
+PAGE_ROWS = 2_000
+CONNECTOR = {"kind": "rest", "base_url": "env:BENCH_API_URL"}
+STREAM = {
+    "name": "events", "path": "/events", "write": "append", "pagination": {"type": "page_number"},
+    "window": {"rows": 1_000_000},
+}  # fmt: skip
+DLT = """
+import sys, dlt
+from dlt.sources.rest_api import rest_api_source
+
+source = rest_api_source({
+    "client": {"base_url": sys.argv[1]},
+    "resources": [{"name": "events", "endpoint": {
+        "path": "/events", "data_selector": "data",
+        "paginator": {"type": "page_number", "base_page": 1, "total_path": None, "stop_after_empty_page": True},
+    }}],
+})
+dlt.pipeline("bench", destination=dlt.destinations.postgres(sys.argv[2]), dataset_name="raw_dlt",
+             pipelines_dir=sys.argv[3]).run(source)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-peers", action="store_true")
+    options = parser.parse_args()
+    page_rows = min(PAGE_ROWS, options.rows)
+    pages = options.rows // page_rows
+    with (
+        bench_server() as server,
+        tempfile.TemporaryDirectory(prefix="headwater-bench-") as temporary,
+        events.event_server(pages, page_rows) as url,
+    ):
+        bench = _Bench(server, Path(temporary), url)
+        expected = bench.expected()
+        outcomes = [
+            repeated("limit", options.repeats, bench.limit, lambda: bench.difference("by_hand.events", expected)),
+            repeated(
+                "headwater", options.repeats, bench.headwater, lambda: bench.difference("raw_bench.events", expected)
+            ),
+        ]
+        if not options.no_peers:
+            outcomes.append(repeated("dlt_default", 1, bench.dlt_default, lambda: bench.counted(pages * page_rows)))
+    outcomes = with_ratios(outcomes, "limit")
+    report(
+        "json_records", f"{pages * page_rows:,} nested events on pages of {page_rows:,}", outcomes, targets(outcomes),
+        claim=CLAIM, rows=pages * page_rows, versions={"dlt": VERSIONS["dlt"]},
+    )  # fmt: skip
+
+
+class _Bench:
+    """One server, one API; each path loads into a schema of its own."""
+
+    def __init__(self, server: BenchServer, folder: Path, url: str) -> None:
+        self._server = server
+        self._folder = folder
+        self._url = url
+        self._dsn = server.url(server.database)
+
+    def _clean(self, *statements: str) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            for statement in (*statements, "checkpoint"):
+                session.execute(statement.encode())
+
+    def expected(self) -> tuple[object, ...] | None:
+        """The digest of one load by hand, which also warms the server."""
+        self.limit()
+        return self._digest("by_hand.events")
+
+    def _digest(self, table: str) -> tuple[object, ...] | None:
+        with psycopg.connect(self._dsn) as session:
+            return session.execute(events.DIGEST.format(table).encode()).fetchone()
+
+    def difference(self, table: str, expected: tuple[object, ...] | None) -> str:
+        found = self._digest(table)
+        return "" if found == expected else f"the rows differ: {found} of {expected}"
+
+    def counted(self, rows: int) -> str:
+        with psycopg.connect(self._dsn) as session:
+            found = session.execute("select count(*) from raw_dlt.events").fetchone()
+        return "collections in tables of their own" if found == (rows,) else f"{found} of {rows} rows"
+
+    def limit(self) -> Measured:
+        self._clean(
+            "create schema if not exists by_hand",
+            "drop table if exists by_hand.events",
+            events.TABLE.format("by_hand.events"),
+        )
+        command = [sys.executable, "-m", "benchmarks.hand_written", "events", self._url, self._dsn, "by_hand.events"]
+        return measure(command, folder=PROJECT_ROOT)
+
+    def headwater(self) -> Measured:
+        self._clean("drop table if exists raw_bench.events", "delete from ops.schema_versions")
+        synced = engine.run(self._server, self._folder, CONNECTOR, STREAM, BENCH_API_URL=self._url)
+        progress(f"sync alone {synced.sync_seconds} s {synced.steps}")
+        return synced.measured
+
+    def dlt_default(self) -> Measured:
+        self._clean("drop schema if exists raw_dlt cascade")
+        with tempfile.TemporaryDirectory(dir=self._folder) as work:
+            return run_dlt(Path(work), DLT, [self._url, self._dsn, work])
+
+
+def targets(outcomes: list[Outcome]) -> list[Target]:
+    by_path = {outcome.path: outcome for outcome in outcomes}
+    ours = by_path["headwater"]
+    found = [Target("seconds, as a multiple of the hand-written client", ours.ratio, 1.4)]
+    peer = by_path.get("dlt_default")
+    if peer is not None:
+        faster = round(peer.seconds / ours.seconds, 1) if peer.seconds and ours.seconds else None
+        found.append(Target("times faster than dlt's default", faster, 10.0, is_minimum=True))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -83,6 +83,18 @@ def arrow_field(name: str, column: Any, wanted: TextType) -> "pa.Field":
     return pa.field(name, column.type, metadata={PG_TYPE: wanted.pg_type.encode()} if wanted.pg_type else None)
 
 
+def arrow_field_of(field: "pa.Field", wanted: TextType) -> "pa.Field":
+    """The field that a column of texts stands for: the wanted Arrow type, the exact one in its metadata.
+
+    What did not arrive as text keeps its own type.
+    """
+    import pyarrow as pa
+
+    is_text = pa.types.is_string(field.type) or wanted.name == "binary"
+    kind = pa.binary() if wanted.name == "binary" else arrow_type(wanted) if is_text else field.type
+    return pa.field(field.name, kind, metadata={PG_TYPE: wanted.pg_type.encode()} if wanted.pg_type else None)
+
+
 def convert(column: Any, wanted: TextType) -> Any:
     """A text array as `wanted`, or the array itself when one value does not convert.
 

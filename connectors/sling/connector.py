@@ -17,26 +17,23 @@ from connectors.contract import (
     Checkpoint,
     DiscoveredColumn,
     DiscoveredStream,
-    Frame,
     Message,
     ReadContext,
-    Rejected,
     StreamState,
 )
 from connectors.errors import ConfigError
 from connectors.sling import plan, query
+from connectors.sling.parts import cleaned, gathered, written
 from connectors.sling.plan import Shape
 from connectors.sling.process import CONNECTION, Call, Home, SlingRun, write_private
-from connectors.sling.types import FILES, plain_text, text_type, text_types_of
-from connectors.texts import TextType, arrow_field, convert, declared, decoded
+from connectors.sling.types import FILES, text_type, text_types_of
+from connectors.texts import TextType
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from connectors.kinds.sling import SlingStreamSpec
 
-FRAME_ROWS = 50_000
-FRAME_BYTES = 32 << 20
 SAMPLE_ROWS = 1_000
 """Of a file, from which Sling guesses types; a query needs one row."""
 _SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog", "pg_toast", "sys", "mysql", "performance_schema"})
@@ -110,39 +107,36 @@ class SlingConnector:
         return tuple(DiscoveredStream(name, tuple(columns)) for name, columns in tables.items())
 
     def read(self, stream: "SlingStreamSpec", state: StreamState, context: ReadContext) -> Iterator[Message]:
-        """Frames of the rows after `state`, or inside `context.window`; the count that Sling itself reports.
+        """COPY files of the rows after `state`, or inside `context.window`; the count that Sling itself reports.
 
         Raises:
             ConfigError: no such object or column. AuthError, TransientError, SourceError: as Sling met them.
             Cancelled: asked to stop; the child and its group are gone.
         """
-        import pyarrow as pa
-
         where = f"{self._source}.{stream.name}"
         home = self._home(context.folder / "sling")
         shape = self._shape(stream, home, where, context)
-        types = {**shape.types, **declared(stream.columns)}
+        types = shape.types
         bounds = plan.bounds_of(stream, state, context)
         replication = self._plan(stream, shape, bounds)
-        rows, frames = 0, 0
+        rows, parts = 0, 0
         sealed: Any = None
         with self._run(home, replication, where, f"reading {self._label(stream)}", context) as run:
-            for batches in _gathered(run.batches()):
+            for arrived in gathered(run.batches()):
                 self._judge_warnings(run, where, context)
-                arrived = sum(batch.num_rows for batch in batches)
-                position = f"rows {rows + 1:,} to {rows + arrived:,}"
-                table, rejected = _exact(pa.Table.from_batches(batches), types, position)
+                position = f"rows {rows + 1:,} to {rows + arrived.num_rows:,}"
+                table, rejected = cleaned(arrived, types, stream.null_values, position)
                 cursor = _values(table, stream)
                 # rows that share a value are not cut in two by a checkpoint between them
                 if sealed is not None and cursor is not None and cursor[0].as_py() != sealed:
                     yield Checkpoint()
                 yield from rejected
-                yield Frame(table, position)
-                rows += arrived
-                frames += 1
+                parts += 1
+                yield written(table, types, context.folder / f"part-{parts:05}.csv", position)
+                rows += arrived.num_rows
                 context.usage.received_bytes += run.received_bytes
                 run.received_bytes = 0
-                if context.page_limit is not None and frames >= context.page_limit:
+                if context.page_limit is not None and parts >= context.page_limit:
                     return
                 sealed = cursor[-1].as_py() if cursor is not None else None
         is_live = context.window is None and state.cursor is not None
@@ -236,56 +230,3 @@ def _values(table: "pa.Table", stream: "SlingStreamSpec") -> Any:
     if not stream.order or stream.cursor is None or not table.num_rows:
         return None
     return table.column(stream.cursor.field) if stream.cursor.field in table.column_names else None
-
-
-def _exact(table: "pa.Table", types: Mapping[str, TextType], position: str) -> "tuple[pa.Table, list[Rejected]]":
-    """The text columns in their types, and the rows whose text is no text.
-
-    A column with a value that does not convert stays text for the engine.
-    """
-    import pyarrow as pa
-
-    arrays: list[Any] = []
-    fields: list[pa.Field] = []
-    unreadable: dict[int, str] = {}
-    for field in table.schema:
-        column: Any = table.column(field.name)
-        wanted = types.get(field.name, TextType("text"))
-        if pa.types.is_string(field.type):
-            if wanted.name == "binary":
-                column = column.cast(pa.binary())
-            else:
-                column, bad = decoded(column)
-                for row in bad:
-                    unreadable[row] = field.name
-                column = convert(plain_text(column, wanted), wanted)
-        arrays.append(column)
-        fields.append(arrow_field(field.name, column, wanted))
-    exact = pa.table(arrays, schema=pa.schema(fields))
-    if not unreadable:
-        return exact, []
-    rejected = [
-        Rejected(
-            json.dumps(exact.slice(row, 1).to_pylist()[0], default=str).encode(),
-            f"{name} is not UTF-8 text",
-            f"{position}, record {row + 1}",
-        )
-        for row, name in sorted(unreadable.items())
-    ]
-    return exact.filter(pa.array([row not in unreadable for row in range(exact.num_rows)])), rejected
-
-
-def _gathered(batches: "Iterator[pa.RecordBatch]") -> "Iterator[list[pa.RecordBatch]]":
-    """Sling's batches of up to 10,000 rows, several at a time."""
-    found: list[pa.RecordBatch] = []
-    rows, size = 0, 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        found.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= FRAME_ROWS or size >= FRAME_BYTES:
-            yield found
-            found, rows, size = [], 0, 0
-    if found:
-        yield found

@@ -129,13 +129,16 @@ class SlingRun:
         return self._process.pid
 
     def batches(self) -> "Iterator[pa.RecordBatch]":
-        """The record batches as they arrive; the pipe holds Sling back while nobody reads.
+        """The record batches as they arrive, one without rows when there are none.
+
+        The pipe holds Sling back while nobody reads.
 
         Raises:
             the classified failure of the process; Cancelled; SourceError when the stream is cut or rows are missing.
         """
         import pyarrow as pa
 
+        empty: pa.RecordBatch | None = None
         pipe = io.BufferedReader(_Pipe(self, self._stdout.fileno()), 1 << 20)
         rows = 0
         try:
@@ -145,6 +148,7 @@ class SlingRun:
                     self.call.where, f"Sling delivered no data while {self.call.doing}: {head!r}", _report()
                 )
             with pa.ipc.open_stream(pipe) as stream:
+                empty = pa.RecordBatch.from_pylist([], schema=stream.schema)
                 for batch in stream:
                     rows += batch.num_rows
                     yield batch
@@ -162,6 +166,8 @@ class SlingRun:
                 f"Sling read {self.rows_said:,} rows but delivered {rows:,} while {self.call.doing}",
                 _report(),
             )
+        if rows == 0 and empty is not None:
+            yield empty
 
     def output(self) -> bytes:
         """All of stdout of a short command that succeeded."""

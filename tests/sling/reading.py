@@ -8,8 +8,9 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 
-from connectors.contract import Attestation, Frame, Message, ReadContext, StreamState, Window
+from connectors.contract import Attestation, CopyFile, Message, ReadContext, StreamState, Window
 from connectors.registry import kind
 from connectors.specs import SourceSpec, parse_source
 
@@ -35,12 +36,13 @@ class Reading:
     log: list[str] = field(default_factory=list)
 
     @property
-    def table(self) -> pa.Table:
-        return pa.concat_tables(message.table for message in self.messages if isinstance(message, Frame))
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of all files, every value as the text that COPY gets."""
+        return [row for part in self.of(CopyFile) for row in texts(part).to_pylist()]
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        return self.table.to_pylist()
+    def schema(self) -> pa.Schema:
+        return next(part.schema for part in self.of(CopyFile))
 
     def of(self, kind: type) -> list[Any]:
         return [message for message in self.messages if isinstance(message, kind)]
@@ -49,6 +51,20 @@ class Reading:
     def attested(self) -> Attestation:
         (found,) = self.of(Attestation)
         return found
+
+
+def texts(part: CopyFile) -> pa.Table:
+    return pa_csv.read_csv(
+        part.path,
+        read_options=pa_csv.ReadOptions(column_names=part.schema.names),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in part.schema.names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
 
 
 @contextmanager

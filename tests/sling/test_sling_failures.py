@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from connectors.contract import Frame
+from connectors.contract import CopyFile
 from connectors.errors import MAX_LINES, AuthError, Cancelled, ConfigError, HeadwaterError, SourceError, TransientError
 from connectors.registry import kind
 from tests.sling.reading import URL, read, reading, slings, source
@@ -97,7 +97,7 @@ def test_a_killed_sling_is_transient(shop: psycopg.Connection, tmp_path: Path) -
     shop.execute("create table big as select i as id, md5(i::text) as note from generate_series(1, 500000) i")
 
     with reading(tmp_path, source({"name": "big", "object": "public.big"})) as (messages, _):
-        assert isinstance(next(messages), Frame)
+        assert isinstance(next(messages), CopyFile)
         (sling,) = slings()
         sling.send_signal(signal.SIGKILL)
         with pytest.raises(TransientError, match="ended by SIGKILL while reading"):

@@ -1,0 +1,106 @@
+"""Sling's batches as files for COPY: the source's own texts, row by row, with their exact types beside them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connectors.contract import CopyFile, Frame, Rejected
+from connectors.sling.types import plain_text
+from connectors.texts import TextType, arrow_field_of, compute, decoded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_ROWS = 50_000
+PART_BYTES = 32 << 20
+
+
+def gathered(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
+    """Sling's batches of up to 10,000 rows, several at a time; one empty table when there was not a row."""
+    import pyarrow as pa
+
+    found: list[pa.RecordBatch] = []
+    rows, size, has_any = 0, 0, False
+    empty: pa.RecordBatch | None = None
+    for batch in batches:
+        if batch.num_rows == 0:
+            empty = batch
+            continue
+        found.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= PART_ROWS or size >= PART_BYTES:
+            yield pa.Table.from_batches(found)
+            found, rows, size, has_any = [], 0, 0, True
+    if found:
+        yield pa.Table.from_batches(found)
+    elif not has_any and empty is not None:
+        yield pa.Table.from_batches([empty])
+
+
+def cleaned(
+    table: "pa.Table", types: Mapping[str, TextType], null_values: Sequence[str], position: str
+) -> "tuple[pa.Table, list[Rejected]]":
+    """The texts as PostgreSQL reads them, and the rows whose text is no text.
+
+    Dates and times lose Sling's wrapping, bytes become hexadecimal, `null_values` become NULL.
+    """
+    import pyarrow as pa
+
+    columns: list[Any] = []
+    unreadable: dict[int, str] = {}
+    for field in table.schema:
+        column: Any = table.column(field.name)
+        wanted = types.get(field.name, TextType("text"))
+        if wanted.name == "binary":
+            column = _hexadecimal(column)
+        elif pa.types.is_string(field.type):
+            column, bad = decoded(column)
+            for row in bad:
+                unreadable[row] = field.name
+            column = _without(plain_text(column, wanted), null_values)
+        columns.append(column)
+    clean = pa.table(columns, names=table.column_names)
+    if not unreadable:
+        return clean, []
+    rejected = [
+        Rejected(
+            json.dumps(clean.slice(row, 1).to_pylist()[0], default=str).encode(),
+            f"{name} is not UTF-8 text",
+            f"{position}, record {row + 1}",
+        )
+        for row, name in sorted(unreadable.items())
+    ]
+    return clean.filter(pa.array([row not in unreadable for row in range(clean.num_rows)])), rejected
+
+
+def written(table: "pa.Table", types: Mapping[str, TextType], path: Path, position: str) -> CopyFile | Frame:
+    """The table as a file that COPY reads; a table without rows as a frame, which still says its types."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    unknown = TextType("text")
+    fields = [arrow_field_of(field, types.get(field.name, unknown)) for field in table.schema]
+    schema = pa.schema(fields)
+    if table.num_rows == 0:
+        return Frame(schema.empty_table(), position)
+    # NULL is written as nothing, empty text as "": every text is quoted
+    pa_csv.write_csv(table, str(path), pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
+    return CopyFile(path, schema, table.num_rows, position)
+
+
+def _hexadecimal(column: Any) -> Any:
+    import pyarrow as pa
+
+    values: list[bytes | None] = column.cast(pa.binary()).to_pylist()
+    return pa.array([None if value is None else f"\\x{value.hex()}" for value in values], pa.string())
+
+
+def _without(column: Any, null_values: Sequence[str]) -> Any:
+    if not null_values:
+        return column
+    import pyarrow as pa
+
+    pc = compute()
+    is_null = pc.is_in(column, value_set=pa.array(null_values, pa.string()))
+    return pc.if_else(is_null, pa.scalar(None, pa.string()), column)

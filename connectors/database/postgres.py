@@ -111,9 +111,11 @@ class PostgresConnector:
         try:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
+            # a pooler hands the session to others: nothing of ours outlives the transaction
+            connection.prepare_threshold = None
             with self._classified(where, "preparing the session"):
                 for name, value in (*SESSION, *self._timeouts()):
-                    connection.execute("select set_config(%s, %s, false)", (name, value))
+                    connection.execute("select set_config(%s, %s, true)", (name, value))
             yield connection
         finally:
             with suppress(psycopg.Error):

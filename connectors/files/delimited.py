@@ -6,8 +6,9 @@ Columns are parsed as bytes so that one bad byte costs a row and not the file, a
 import csv
 import io
 import re
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from connectors.contract import Frame, Rejected
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 18
 _BLOCK_BYTES = 2 << 20
-"""Of the parser, which reads up to 32 blocks ahead."""
+AHEAD_BYTES = 8 << 20
+"""The parser would read 32 blocks ahead; it is held near its consumer."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _RIVALS = ",;\t|"
 
@@ -38,6 +40,7 @@ class DelimitedReader:
         self._bad: deque[Any] = deque()
         self._last_bad: Any = None
         self._quotes = 0
+        self._brake = _Brake()
 
     def read(self, source: io.BufferedReader) -> Iterator[Frame | Rejected]:
         """Frames and rejected lines, in file order.
@@ -95,7 +98,7 @@ class DelimitedReader:
 
         line = 1 + self._stream.skip_rows + int(self._stream.header)
         last: Any = None
-        for batch in batches:
+        for batch in self._brake.each(batches):
             table = pa.Table.from_batches([batch])
             if table.num_rows:
                 first = line
@@ -197,6 +200,7 @@ class DelimitedReader:
         return encoding
 
     def _watch(self, data: bytes) -> None:
+        self._brake.passed(len(data))
         if self._stream.quote:
             self._quotes += data.count(self._stream.quote.encode())
 
@@ -228,6 +232,39 @@ class DelimitedReader:
         return SourceError(
             self._where, f"{self._name} is no CSV: {text}", "Look at the file; check delimiter and quote."
         )
+
+
+class _Brake:
+    """Keeps the parser's own reading thread near its consumer: it reads on only while the consumer waits for a batch,
+    or while less than AHEAD_BYTES were read since the last one.
+    """
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._is_awaited = True
+        self._ahead = 0
+
+    def passed(self, size: int) -> None:
+        """Called by the reading thread, which may have to wait here."""
+        with self._state:
+            self._ahead += size
+            self._state.wait_for(lambda: self._is_awaited or self._ahead < AHEAD_BYTES)
+
+    def each(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; the reading thread runs free while one is awaited, and when the consumer goes away."""
+        try:
+            for batch in batches:
+                self._set(is_awaited=False)
+                yield batch
+                self._set(is_awaited=True)
+        finally:
+            self._set(is_awaited=True)
+
+    def _set(self, *, is_awaited: bool) -> None:
+        with self._state:
+            self._is_awaited = is_awaited
+            self._ahead = 0
+            self._state.notify_all()
 
 
 class _Watched(io.RawIOBase):

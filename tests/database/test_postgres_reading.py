@@ -63,8 +63,8 @@ def test_the_start_of_the_cursor_counts_while_there_is_no_state(orders: Source, 
     assert column_of(messages, "id") == ["98", "99"]
 
 
-@pytest.mark.parametrize("field", ["at", "day"])
-def test_windows_tile_without_gap_or_overlap(orders: Source, reader: Reader, field: str) -> None:
+@pytest.mark.parametrize(("field", "before_noon"), [("at", "59"), ("day", "2")])
+def test_windows_tile_without_gap_or_overlap(orders: Source, reader: Reader, field: str, before_noon: str) -> None:
     stream = {"cursor": {"field": field}, "partitions": {"by": "hour", "start": "2024-01-01"}}
     edges = [datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in range(0, 24, 5)] + [
         datetime(2024, 1, 3, 12, tzinfo=UTC),
@@ -77,6 +77,8 @@ def test_windows_tile_without_gap_or_overlap(orders: Source, reader: Reader, fie
     ]
 
     assert [int(number) for window in found for number in window] == list(range(100))
+    # a date is its midnight: it belongs to the day's first hours
+    assert (found[0][0], found[-2][-1]) == ("0", before_noon)
 
 
 def test_a_partition_over_a_number_is_refused(orders: Source, reader: Reader) -> None:

@@ -121,11 +121,17 @@ class SlingStreamSpec(StreamSpec):
             raise ValueError("sql is one query, without a semicolon inside")
         if self.object is not None and "*" in self.object and "://" not in self.object and "/" not in self.object:
             raise ValueError("object is one table; give every table a stream of its own")
+        if self.sql is not None and self.blocked:
+            raise ValueError("sql decides its columns itself: leave the blocked ones out there")
         if self.order and self.cursor is None:
             raise ValueError("order: true needs cursor: {field: ...}")
         if self.partitions is not None and self.cursor is None:
             raise ValueError("partitions bound the read by the cursor; add cursor: {field: ...}")
         return self
+
+    @property
+    def blocked(self) -> frozenset[str]:
+        return frozenset(name for name, column in self.columns.items() if column.rule == "block")
 
     @property
     def object_name(self) -> str:

@@ -125,6 +125,8 @@ class SlingConnector:
             for arrived in gathered(run.batches()):
                 self._judge_warnings(run, where, context)
                 position = f"rows {rows + 1:,} to {rows + arrived.num_rows:,}"
+                # Sling's file readers know no selection of columns
+                arrived = arrived.drop_columns(sorted(stream.blocked & set(arrived.column_names)))
                 table, rejected = cleaned(arrived, types, stream.null_values, position)
                 cursor = _values(table, stream)
                 # rows that share a value are not cut in two by a checkpoint between them

@@ -62,6 +62,7 @@ def replication(
     order = ""
     if stream.order and stream.cursor is not None and bounds is not None:
         order = f" order by {query.identifier(stream.cursor.field, dialect)}"
+    chosen = _chosen(stream, shape)
     if stream.sql is not None:
         sql = stream.sql.strip().rstrip(";").strip()
         if query.PLACEHOLDER in sql:
@@ -69,17 +70,26 @@ def replication(
         else:
             told["sql"] = f"select * from ({sql}) query where {position}{order}" if bounds else sql
     elif order:
-        names = ", ".join(query.identifier(name, dialect) for name in stream.select) or "*"
+        names = ", ".join(query.identifier(name, dialect) for name in chosen) or "*"
         table = ".".join(query.identifier(part, dialect) for part in shape.table or stream.object_name.split("."))
         asked = f"({stream.where}) and ({position})" if stream.where else position
         told["sql"] = f"select {names} from {table} where {asked}{order}"
     else:
         asked = [f"({text})" for text in (stream.where, position if bounds else None) if text]
         told |= {"where": " and ".join(asked)} if asked else {}
-        told |= {"select": list(stream.select)} if stream.select else {}
+        told |= {"select": chosen} if chosen else {}
     told |= {"files": list(stream.files)} if stream.files else {}
     told |= {"transforms": stream.transforms} if stream.transforms else {}
     return {"source": CONNECTION, "target": "LOCAL", "streams": {_object(stream, dialect, folder): told}}
+
+
+def _chosen(stream: "SlingStreamSpec", shape: Shape) -> list[str]:
+    """The columns to ask for; empty is all of them. A blocked column never leaves the source."""
+    if not stream.blocked:
+        return list(stream.select)
+    known = stream.select or tuple(shape.types)
+    # where the columns are not known yet, Sling leaves out those with a minus
+    return [name for name in known if name not in stream.blocked] or [f"-{name}" for name in sorted(stream.blocked)]
 
 
 def _object(stream: "SlingStreamSpec", dialect: str, folder: str) -> str:

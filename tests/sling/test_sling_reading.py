@@ -4,6 +4,7 @@ import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -204,6 +205,26 @@ def test_selected_columns_alone_are_read(shop: psycopg.Connection, tmp_path: Pat
     found = read(tmp_path, source({"name": "people", "object": "public.people", "select": ["id", "name"]}))
 
     assert found.rows == [{"id": "1", "name": "a"}]
+
+
+@pytest.mark.parametrize("options", [{}, {"order": True}, {"select": ["id", "Secret", "name"]}])
+def test_a_blocked_column_never_leaves_the_source(
+    shop: psycopg.Connection, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    shop.execute('create table people (id int, name text, "Secret" text)')
+    shop.execute("insert into people values (1, 'a', 'b')")
+    stream = {"name": "people", "object": "public.people", "cursor": {"field": "id"}, **options}
+
+    found = read(tmp_path, source({**stream, "columns": {"Secret": {"rule": "block"}}}))
+
+    assert found.rows == [{"id": "1", "name": "a"}]
+
+
+def test_a_blocked_column_of_a_file_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "people.csv").write_text("id,secret\n1,x\n")
+    stream = {"name": "people", "object": "people.csv", "columns": {"secret": {"rule": "block"}}}
+
+    assert read(tmp_path / "w", source(stream, {"connection": f"file://{tmp_path}"})).rows == [{"id": "1"}]
 
 
 def test_null_values_become_null(shop: psycopg.Connection, tmp_path: Path) -> None:

@@ -64,3 +64,13 @@ def test_an_incremental_stream_loads_every_row_once(shop: psycopg.Connection, wa
     ids = [row[0] for row in raw_rows(warehouse, "orders", "id")]
     # the row that the source itself has twice is one under merge and two under append
     assert ids == ([0, 1, 2, 3, 4, 5, 6, 7] if write == "merge" else [0, 1, 2, 3, 4, 4, 5, 6, 7])
+
+
+def test_values_that_the_raw_type_cannot_hold_are_quarantined(shop: psycopg.Connection, warehouse: Warehouse) -> None:
+    shop.execute("create table shifts as select i as id, '10:00'::time as at from generate_series(1, 50) i")
+    shop.execute("update shifts set at = '24:00' where id = 7")
+    spec = source({"name": "shifts", "object": "public.shifts", "primary_key": "id", "write": "merge"})
+
+    result = sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)
+
+    assert (result.rows.loaded, result.rows.quarantined) == (49, 1)

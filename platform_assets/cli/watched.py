@@ -11,6 +11,8 @@ import threading
 
 
 def main() -> None:
+    # a shell that starts jobs with `&` from a script has them ignore SIGINT, and so would this process and its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_watch, daemon=True).start()
     sys.argv = sys.argv[1:]
     # the current folder stays importable, as with `python -m`

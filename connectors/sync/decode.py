@@ -8,7 +8,6 @@ record by record, lets the schema grow, and the next page is fast again.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -20,6 +19,7 @@ import pyarrow.compute as pyarrow_compute
 from connectors.contract import Frame, JsonRecords
 from connectors.specs import ColumnType
 from connectors.sync.columns import DELETED, OVERFLOW, Column
+from connectors.sync.columnwise import dates, decimal_texts, raw_numbers
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import BadRecord, split_json
 from connectors.sync.values import (
@@ -37,7 +37,8 @@ _STRUCT_TYPES: Mapping[ColumnType, Any] = {
     "text": str | None,
     "bigint": int | None,
     "double": float | None,
-    "decimal": Decimal | None,
+    # its own digits: a number that went through Decimal or float would cost more, or lose some
+    "decimal": msgspec.Raw,
     "bool": bool | None,
     "timestamp": str | None,
     "date": str | None,
@@ -90,7 +91,7 @@ class Decoder:
             self._compile()
         assert self._lines is not None
         body = payload.body
-        if self._fields and len(body) <= self._max_record_bytes and not _SURROGATE.search(body):
+        if self._fields and not _has_longer_line(body, self._max_record_bytes) and not _SURROGATE.search(body):
             try:
                 records = self._lines(body)
                 table = self._columns(records, has_nul=b"\\u0000" in body)
@@ -150,7 +151,7 @@ class Decoder:
         ]
         slots: list[tuple[str, Any, Any]] = []
         for column, slot in self._fields:
-            is_raw = column.type == "json" or column.place == "ignored"
+            is_raw = column.type in ("json", "decimal") or column.place == "ignored"
             slots.append((slot, msgspec.Raw if is_raw else _STRUCT_TYPES[column.type], _NO_RAW if is_raw else None))
         rename = {slot: column.source_name for column, slot in self._fields}
         for index, name in enumerate(n for n in sorted(self._schema.null_fields) if self._schema.find(n) is None):
@@ -180,7 +181,11 @@ class Decoder:
                 if has_nul:
                     texts = [strip_nul_escapes(text) if text else text for text in texts]
                 return pa.array([None if text == "null" else text for text in texts], pa.string())
-            case "decimal" | "binary" | "date" | "time":
+            case "decimal":
+                return self._cast(raw_numbers([None if raw is _NO_RAW else bytes(raw) for raw in values]), column)
+            case "date":
+                return self._cast(pa.array(values, pa.string()), column)
+            case "binary" | "time":
                 return pa.array([convert(value, column) for value in values], column.arrow_type)
             case "text":
                 if has_nul:
@@ -201,7 +206,11 @@ class Decoder:
         if (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and self._null_values:
             nulls = pa.array(sorted(self._null_values), kind)
             array = pc.if_else(pc.is_in(array, value_set=nulls), pa.scalar(None, kind), array)
-        if pa.types.is_string(kind) and column.type in ("text", "json", "decimal"):
+        if column.type == "decimal" and not (pa.types.is_floating(kind) or pa.types.is_large_string(kind)):
+            return decimal_texts(array, column)
+        if column.type == "date" and pa.types.is_string(kind):
+            return dates(array)
+        if pa.types.is_string(kind) and column.type in ("text", "json"):
             if column.type != "text" or bool(pc.any(pc.match_substring(array, "\x00")).as_py()):
                 raise UnfitError("needs a look at each value")
             return array
@@ -212,6 +221,10 @@ class Decoder:
         if column.type == "text" and not pa.types.is_large_string(kind):
             return _by_value(array, column)
         return array.cast(column.arrow_type, safe=True)
+
+
+def _has_longer_line(body: bytes, size_bytes: int) -> bool:
+    return len(body) > size_bytes and max(map(len, body.split(b"\n"))) > size_bytes
 
 
 def _by_value(array: Any, column: Column) -> Any:

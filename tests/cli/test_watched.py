@@ -18,7 +18,8 @@ def test_a_module_started_in_the_background_of_a_script_ends_with_its_parent() -
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         assert process.stdout.readline().startswith(b"Serving HTTP")
         process.stdin.close()

@@ -87,20 +87,23 @@ class Decoder:
 
     def json(self, payload: JsonRecords) -> Decoded:
         """Table of the payload's records, and its rejects."""
+        return self._fast_json(payload) or self._slow_json(payload)
+
+    def _fast_json(self, payload: JsonRecords) -> Decoded | None:
+        """None when some record does not fit the schema as it is."""
         if self._revision != self._schema.revision or self._lines is None:
             self._compile()
         assert self._lines is not None
         body = payload.body
-        if self._fields and not _has_longer_line(body, self._max_record_bytes) and not _SURROGATE.search(body):
-            try:
-                records = self._lines(body)
-                table = self._columns(records, has_nul=b"\\u0000" in body)
-            except (msgspec.MsgspecError, pa.ArrowException, OverflowError, RecursionError, UnfitError):
-                pass  # the slow path finds out which record it was, and says so
-            else:
-                self._schema.mark_seen(column.source_name for column, _ in self._fields)
-                return Decoded([table] if table.num_rows else [])
-        return self._slow_json(payload)
+        if not self._fields or _has_longer_line(body, self._max_record_bytes) or _SURROGATE.search(body):
+            return None
+        try:
+            records = self._lines(body)
+            table = self._columns(records, has_nul=b"\\u0000" in body)
+        except (msgspec.MsgspecError, pa.ArrowException, OverflowError, RecursionError, UnfitError):
+            return None  # the slow path finds out which record it was, and says so
+        self._schema.mark_seen(column.source_name for column, _ in self._fields)
+        return Decoded([table] if table.num_rows else [])
 
     def _slow_json(self, payload: JsonRecords) -> Decoded:
         rows: list[dict[str, Any]] = []
@@ -113,6 +116,11 @@ class Decoder:
                 continue
             rows.append(item.value)
             sources.append(partial(bytes.decode, item.raw, "utf-8", "replace"))
+        before = self._schema.revision
+        _observe_new(self._schema, rows)
+        # new fields were all that stood in the way, as on the first page: value by value costs five times as much
+        if not rejects and self._schema.revision != before and (decoded := self._fast_json(payload)) is not None:
+            return decoded
         decoded = rows_to_table(self._schema, rows, sources, payload.position, self._null_values)
         return Decoded(decoded.tables, rejects + decoded.rejects)
 

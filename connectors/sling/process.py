@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.1
 TERM_SECONDS = 3.0
+SIGNALLED = 128
 CONNECTION = "HEADWATER"
 _KEPT_LINES = 200
 _KEPT_LINE = 2_000
@@ -33,6 +34,20 @@ _MAGIC = b"ARROW1\x00\x00"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STAMP = re.compile(r"^\S{4,10} (?:\d{2}:\d{2}:\d{2} )?(?=INF|WRN|ERR|DBG)")
 _WROTE = re.compile(r"\bwrote (\d+) rows\b")
+_LEASH = """exec 3<&0
+"$@" 3<&- </dev/null &
+child=$!
+{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
+leash=$!
+wait $child
+code=$?
+kill -KILL $leash
+wait $leash 2>/dev/null
+exit $code
+"""
+"""Runs the arguments until they end, or until our end of stdin closes, which a kill -9 of ours does too: then the whole
+group dies. Without it 1.4.11 outlives its reader: it stays, asleep, with its connection to the source open.
+"""
 _INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LANG")
 """All that the child gets from our environment: where certificates are, and the language."""
 
@@ -101,8 +116,8 @@ class SlingRun:
         self.received_bytes = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._process = subprocess.Popen(  # noqa: S603 the binary is ours, the arguments name files and options
-            [str(call.binary), *arguments],
-            stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", _LEASH, "sling", str(call.binary), *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=dict(call.home.environment),
@@ -110,7 +125,8 @@ class SlingRun:
             start_new_session=True,
             umask=0o077,
         )
-        # both are pipes, as asked above
+        # all are pipes, as asked above
+        self._leash = cast("IO[bytes]", self._process.stdin)
         self._stdout = cast("IO[bytes]", self._process.stdout)
         self._stderr = cast("IO[bytes]", self._process.stderr)
         self._reader = threading.Thread(target=self._read_lines, name="sling-stderr", daemon=True)
@@ -182,10 +198,11 @@ class SlingRun:
                 os.killpg(self.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(TERM_SECONDS)
-            # what the leader leaves behind in its group goes too
+            # what is left in the group goes too
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+        self._leash.close()
         self._reader.join()
         self._stdout.close()
         self._stderr.close()
@@ -200,6 +217,8 @@ class SlingRun:
                 self.check_cancelled()
         self._reader.join()
         if code != 0:
+            # the shell's word for a signal
+            code = SIGNALLED - code if code > SIGNALLED else code
             raise failure(self.call.where, self.call.doing, list(self._lines), code)
 
     def check_cancelled(self) -> None:

@@ -26,6 +26,12 @@ WEATHER: Mapping[str, Any] = {
 HEADER = "origin,temp,gust,time_hour\n"
 
 
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Working folders of this test's own: another warehouse's sync of the same name must not share them."""
+    monkeypatch.setenv("HEADWATER_WORK_DIR", str(tmp_path_factory.mktemp("work")))
+
+
 def run(folder: Path, warehouse: Warehouse, stream: Mapping[str, Any]) -> SyncResult:
     spec = source(stream, folder)
     return sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)

@@ -2,17 +2,20 @@
 
 import io
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pyarrow as pa
 import pytest
 
 from connectors.errors import Cancelled, ConfigError, SourceError, TransientError
 from tests.sling.reading import read, reading, source
 
+ROOT = Path(__file__).parents[2]
 SQLITE = {"connection": "sqlite:///nowhere.db"}
 STREAM = {"name": "t", "sql": "select 1"}
 
@@ -24,6 +27,15 @@ def arrow(rows: int) -> bytes:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=100)
     return sink.getvalue()
+
+
+def is_gone(pid: int) -> bool:
+    """Waits for the end of a process that is nobody's child here."""
+    try:
+        psutil.Process(pid).wait(30)
+    except psutil.NoSuchProcess:
+        return True
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
@@ -94,8 +106,7 @@ def test_a_process_that_ignores_the_request_to_end_is_killed_with_its_children(s
     with pytest.raises(TransientError, match="delivered nothing for 1 s"):
         read(tmp_path, source(STREAM, {**SQLITE, "stall_timeout": "PT1S"}))
 
-    child = int(marker.read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert is_gone(int(marker.read_text()))
 
 
 def test_endless_words_do_not_fill_the_memory(sling: Any, tmp_path: Path) -> None:
@@ -112,3 +123,24 @@ def test_a_read_that_is_cancelled_before_it_starts_starts_nothing_for_long(sling
         context.cancelled.set()
         with pytest.raises(Cancelled):
             next(messages)
+
+
+def test_a_reader_that_is_killed_takes_sling_with_it(shop: psycopg.Connection, tmp_path: Path) -> None:
+    shop.execute("create table big as select i as id, md5(i::text) as note from generate_series(1, 2000000) i")
+    code = (
+        "import sys, pathlib\n"
+        "from tests.sling.reading import *\n"
+        "with reading(pathlib.Path(sys.argv[1]), source({'name': 'big', 'object': 'public.big'})) as (messages, _):\n"
+        "    next(messages)\n"
+        "    print(slings()[0].pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as reader:
+        assert reader.stdout
+        child = int(reader.stdout.readline())
+        assert psutil.pid_exists(child)
+        reader.kill()
+
+    assert is_gone(child)

@@ -11,6 +11,12 @@ from tests.sling.test_sling_reading import FULL, TYPES
 SAME = ("id", "small", "price", "tiny", "wide", "ratio", "ok", "moment", "day", "at", "label", "doc", "raw", "key")
 
 
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Working folders of this test's own: another warehouse's sync of the same name must not share them."""
+    monkeypatch.setenv("HEADWATER_WORK_DIR", str(tmp_path_factory.mktemp("work")))
+
+
 def raw_rows(warehouse: Warehouse, stream: str, columns: str) -> list[tuple[object, ...]]:
     with psycopg.connect(warehouse.loader_dsn) as connection:
         return connection.execute(f"select {columns} from raw_shop.{stream} order by id").fetchall()  # pyright: ignore[reportArgumentType, reportCallIssue] the test's own names

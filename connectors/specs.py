@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from connectors.errors import ConfigError
@@ -98,6 +98,14 @@ class ColumnSpec(Spec):
     pii: Literal["none", "personal", "sensitive"] = "none"
     accepted_values: tuple[str, ...] = ()
     rule: Literal["keep", "block", "hash", "truncate", "mask"] = "keep"
+
+    @field_validator("rule")
+    @classmethod
+    def _is_built(cls, rule: str) -> str:
+        if rule not in ("keep", "block"):
+            # accepting it would load the value in clear
+            raise ValueError(f"rule: {rule} is not built yet; rule: block keeps the column out of the warehouse")
+        return rule
 
 
 class CheckSpec(Spec):

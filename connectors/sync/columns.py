@@ -103,7 +103,7 @@ class Column:
 def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
     """The column that a contract declares; None when it leaves the type to be observed."""
     if spec.type is None:
-        return None
+        return Column(name, source_name, "text", PG_TYPES["text"], "ignored") if spec.rule == "block" else None
     pg_type = PG_TYPES[spec.type]
     if spec.type == "decimal" and spec.precision is not None:
         pg_type = f"numeric({spec.precision},{spec.scale or 0})"

@@ -60,7 +60,7 @@ class StreamSchema:
             return
         if known is None:
             self._by_source[name] = column
-        elif known.type != column.type and known.place == "column":
+        elif spec.type is not None and known.type != column.type and known.place == "column":
             raise ContractError(
                 f"{self.label}: column {name}",
                 f"declared {spec.type}, but the raw table has {known.pg_type}",

@@ -101,7 +101,7 @@ class Column:
 
 
 def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
-    """The column that a contract declares; None when it leaves the type to be observed."""
+    """The column that a contract declares; None when it leaves the type to be observed. A blocked one needs no type."""
     if spec.type is None:
         return Column(name, source_name, "text", PG_TYPES["text"], "ignored") if spec.rule == "block" else None
     pg_type = PG_TYPES[spec.type]

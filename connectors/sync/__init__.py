@@ -30,6 +30,9 @@ __all__ = [
 def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> SyncResult:
     """Run one stream's sync to its final status and record it in `ops.syncs`.
 
+    A stream with `limits.memory_mb` runs in a process of its own, so that no sibling is blamed for its memory or ends
+    with it.
+
     Args:
         dsn: libpq URL of the warehouse for the loader role; the platform's bootstrap has run there.
 
@@ -40,6 +43,10 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
         HeadwaterError: classified; the ledger row is already final and the last good data is in place. Its
             `sync_id` attribute names the row.
     """
+    if request.stream.limits.memory_mb is not None:
+        from connectors.sync.isolated import run_isolated
+
+        return run_isolated(request, dsn, progress or Progress())
     from connectors.sync.lifecycle import run  # the engine's libraries load with the first sync, not with definitions
 
     return run(request, dsn, progress or Progress())

@@ -71,12 +71,11 @@ def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, .
 
 
 class Audit:
-    """Collects the verdicts of one sync. `staged` runs inside each publication, before anything is visible."""
+    """Collects the verdicts of one sync. `judge` runs inside each publication, before anything is visible."""
 
-    def __init__(self, label: str, stream: StreamSpec, schema: StreamSchema) -> None:
+    def __init__(self, label: str, stream: StreamSpec) -> None:
         self._label = label
         self._stream = stream
-        self._schema = schema
         self._attested: int | None = None
         self.nothing_new = False
         self.extracted = 0
@@ -84,15 +83,16 @@ class Audit:
         self.verdicts: list[Verdict] = []
 
     @property
-    def rules(self) -> tuple[RowRule, ...]:
-        return contract_rules(self._stream, self._schema)
+    def has_row_checks(self) -> bool:
+        return any(check.type == "row_rule" for check in self._stream.checks)
 
     def attest(self, attestation: Attestation) -> None:
         self.nothing_new = self.nothing_new or attestation.nothing_new
         if attestation.rows is not None:
             self._attested = attestation.rows
 
-    def quarantine_left(self, extracted: int) -> int:
+    @property
+    def quarantine_left(self) -> int:
         """How many more records may be refused before the sync must fail."""
         return max(self._stream.max_quarantined.rows - self.quarantined, 0)
 
@@ -102,17 +102,20 @@ class Audit:
         if self.quarantined + quarantined > limit:
             self._fail_quarantine(self.quarantined + quarantined, f"max_quarantined.rows is {limit}")
 
-    def staged(
-        self, connection: psycopg.Connection[Any], tables: Tables, extracted: int, quarantined: int, *, is_last: bool
+    def count(self, extracted: int, quarantined: int) -> None:
+        """Add a window's figures."""
+        self.refuse_flood(quarantined)
+        self.extracted += extracted
+        self.quarantined += quarantined
+
+    def judge(
+        self, connection: psycopg.Connection[Any], tables: Tables, schema: StreamSchema, *, is_last: bool
     ) -> None:
-        """Judge this window, and the whole sync when it is the last.
+        """Judge the staged rows, and the whole sync when they are the last.
 
         Raises:
             AuditFailedError: a blocking check failed, or too much is in quarantine.
         """
-        self.refuse_flood(quarantined)
-        self.extracted += extracted
-        self.quarantined += quarantined
         share = self.quarantined / self.extracted if self.extracted else 0.0
         limit = self._stream.max_quarantined.share
         if is_last and self.extracted >= _SHARE_NEEDS_ROWS and share > limit:
@@ -121,7 +124,7 @@ class Audit:
             )
         for check in self._stream.checks:
             if check.type == "row_rule":
-                self._add(check, self._row_rule(connection, tables, check.options))
+                self._add(check, self._row_rule(connection, tables, schema, check.options))
         if is_last:
             self._reconcile()
         failed = [verdict for verdict in self.verdicts if verdict.blocking and not verdict.passed]
@@ -156,10 +159,14 @@ class Audit:
         self.verdicts.append(Verdict(name, passed, severity, blocking, explanation, measured))
 
     def _row_rule(
-        self, connection: psycopg.Connection[Any], tables: Tables, options: Mapping[str, Any]
+        self,
+        connection: psycopg.Connection[Any],
+        tables: Tables,
+        schema: StreamSchema,
+        options: Mapping[str, Any],
     ) -> tuple[bool, str, Mapping[str, Any]]:
         """`{type: row_rule, column: amount, min: 0, max: 100, pattern: '^[A-Z]+$'}`: rows outside are counted."""
-        column = self._schema.name_of(str(options.get("column", "")))
+        column = schema.name_of(str(options.get("column", "")))
         if column not in tables.columns:
             return False, f"column {options.get('column')!r} is not in the data", {}
         name = Identifier(column)

@@ -3,7 +3,7 @@
 Every statement is set-based; identifiers are composed by the driver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from connectors.sync.columns import DELETED, LOAD_ID, SYNCED_AT, VALID_FROM, VAL
 
 Connection = psycopg.Connection[Any]
 ROW_NUMBER = "_row"
+PLATFORM = (SYNCED_AT, LOAD_ID, ROW_NUMBER, VALID_FROM, VALID_TO, DELETED)
+"""Columns that are not the source's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ def count(connection: Connection, query: SQL | Composed, parameters: Sequence[An
     return int(row[0])
 
 
-def changed(connection: Connection, query: SQL | Composed, parameters: Sequence[Any] | None = None) -> int:
+def changed(
+    connection: Connection, query: SQL | Composed, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+) -> int:
     """Run a data-changing statement; rows it touched."""
     return max(connection.execute(query, parameters).rowcount, 0)
 
@@ -110,11 +114,52 @@ def _insert(tables: Tables, source: Composable) -> Composed:
     )
 
 
+def remember_boundary(connection: Connection, tables: Tables, boundary: Any) -> None:
+    """Digest the loaded rows at the committed cursor value, once a sync, in a table of this connection's own.
+
+    The source is asked for the boundary inclusively, so these rows come again. NULLs are left out of a digest: a column
+    that is added later must not make an old row look new.
+    """
+    connection.execute(
+        SQL(
+            "create temporary table if not exists boundary as "
+            "select md5(jsonb_strip_nulls(to_jsonb(t) - %(ours)s::text[])::text) as digest "
+            "from {raw} t where {cursor} = %(boundary)s"
+        ).format(raw=tables.raw, cursor=Identifier(tables.cursor or "")),
+        {"boundary": boundary, "ours": list(PLATFORM)},
+    )
+
+
+def drop_boundary(connection: Connection, tables: Tables, boundary: Any) -> int:
+    """Drop as many staged rows at the boundary as equal ones were loaded before this sync; each counts once."""
+    return changed(
+        connection,
+        SQL(
+            """
+            with again as (
+                select place, digest, row_number() over (partition by digest) as number from (
+                    select ctid as place, md5(jsonb_strip_nulls(to_jsonb(s) - %(ours)s::text[])::text) as digest
+                    from {staged} s where {cursor} = %(boundary)s
+                ) as digests
+            ),
+            known as (
+                select ctid as place, digest, row_number() over (partition by digest) as number from boundary
+            ),
+            matched as (
+                select again.place, known.place as known_place from again join known using (digest, number)
+            ),
+            used as (delete from boundary b using matched m where b.ctid = m.known_place)
+            delete from {staged} s using matched m where s.ctid = m.place
+            """
+        ).format(staged=tables.staged, cursor=Identifier(tables.cursor or "")),
+        {"boundary": boundary, "ours": list(PLATFORM)},
+    )
+
+
 def append(connection: Connection, tables: Tables, boundary: Any | None, window: Window | None) -> Written:
     """Insert every staged row. A partition's window is replaced, so its rerun doubles nothing.
 
-    boundary: the committed cursor value of an incremental stream. The source is asked for it inclusively, so the rows
-    at the boundary come again: as many equal rows as are loaded already are dropped. No list of seen rows is kept.
+    boundary: the committed cursor value that this sync started from, its rows remembered; None without one.
     """
     dropped = 0
     if window is not None and tables.cursor is not None:
@@ -125,28 +170,7 @@ def append(connection: Connection, tables: Tables, boundary: Any | None, window:
             [window.start, window.end],
         )
     elif boundary is not None and tables.cursor is not None:
-        dropped = changed(
-            connection,
-            SQL(
-                """
-                with again as (
-                    select ctid as place, md5(row({staged_columns})::text) as digest,
-                        row_number() over (partition by md5(row({staged_columns})::text)) as number
-                    from {staged} s where {cursor} = %(boundary)s
-                ),
-                loaded as (
-                    select md5(row({raw_columns})::text) as digest,
-                        row_number() over (partition by md5(row({raw_columns})::text)) as number
-                    from {raw} r where {cursor} = %(boundary)s
-                )
-                delete from {staged} t using again join loaded using (digest, number) where t.ctid = again.place
-                """
-            ).format(
-                staged=tables.staged, raw=tables.raw, cursor=Identifier(tables.cursor),
-                staged_columns=names(tables.columns, "s"), raw_columns=names(tables.columns, "r"),
-            ),
-            {"boundary": boundary},  # pyright: ignore[reportArgumentType] named parameters
-        )  # fmt: skip
+        dropped = drop_boundary(connection, tables, boundary)
     return Written(loaded=changed(connection, _insert(tables, tables.staged)), deduplicated=dropped)
 
 

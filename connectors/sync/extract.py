@@ -1,17 +1,17 @@
 """Messages of a read to batches: decoded, written to part files, sealed by checkpoints, cut into windows."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from connectors.contract import Attestation, Checkpoint, CopyFile, Frame, JsonRecords, Message, Rejected
 from connectors.sync.audit import Audit
+from connectors.sync.batches import Batch
 from connectors.sync.columns import DELETED
 from connectors.sync.decode import Decoded, Decoder, Reject
 from connectors.sync.lease import Stop
 from connectors.sync.package import Part
 from connectors.sync.parts import PartWriter
-from connectors.sync.publish import Batch
 from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
 
@@ -38,25 +38,27 @@ class Extraction:
         self._stop = stop
         self._writer = PartWriter(folder)
         self._progress = progress
-        self._open = Batch()
-        self._sealed = Batch()
+        self._open = Batch(schema)
+        self._sealed = Batch(schema)
         self._has_sealed = False
         self._rows = 0
         self._reported = 0.0
 
     @property
     def _waits_for_the_end(self) -> bool:
-        """A replacement or a snapshot is only whole at the end of the read."""
-        stream = self._request.stream
-        # a replay marks its records as resolved in its one publication
-        return stream.write == "replace" or stream.snapshot or self._request.trigger == "replay"
+        """A snapshot is compared with the table as a whole; a replay resolves its records in one publication."""
+        return self._request.stream.snapshot or self._request.trigger == "replay"
 
-    def batches(self, messages: Iterator[Message]) -> Iterator[Batch]:
-        """Sealed batches: one whenever a window is full, and the last at the end of the read, be it empty."""
+    def batches(self, messages: Iterator[Message], check: Callable[[], None]) -> Iterator[Batch]:
+        """Sealed batches: one whenever a window is full, and the last at the end of the read, be it empty.
+
+        check: called at every message; raises what has failed elsewhere.
+        """
         window = self._request.stream.window
         since = time.monotonic()
         for message in messages:
             self._stop.check(self._request.label)
+            check()
             self._take(message)
             if not isinstance(message, Checkpoint):
                 continue
@@ -74,12 +76,15 @@ class Extraction:
 
     def sealed_batch(self) -> Batch | None:
         """What is sealed but not handed out yet; None when nothing is, or when a part of a read is worth nothing."""
-        if self._waits_for_the_end or not self._has_sealed or not self._sealed.extracted:
+        is_whole = self._waits_for_the_end or self._request.stream.write == "replace"
+        if is_whole or not self._has_sealed or not self._sealed.extracted:
             return None
         return self._next()
 
     def _next(self) -> Batch:
-        batch, self._sealed, self._has_sealed = self._sealed, Batch(), False
+        batch = self._sealed
+        batch.schema = self._schema.frozen()
+        self._sealed, self._has_sealed = Batch(self._schema, connector_state=batch.connector_state), False
         return batch
 
     def _seal(self, checkpoint: Checkpoint) -> None:
@@ -90,7 +95,7 @@ class Extraction:
         sealed.advances_cursor = checkpoint.is_ordered
         if checkpoint.connector is not None:
             sealed.connector_state = dict(checkpoint.connector)
-        self._open, self._has_sealed = Batch(), True
+        self._open, self._has_sealed = Batch(self._schema), True
 
     def _take(self, message: Message) -> None:
         match message:
@@ -155,7 +160,7 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
     with pa_csv.open_csv(
         str(file.path),
         read_options=pa_csv.ReadOptions(column_names=list(names), block_size=1 << 22),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pa_csv.ConvertOptions(
             column_types={name: pa.string() for name in names},
             strings_can_be_null=True,

@@ -21,7 +21,7 @@ _FULL = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory, psycopg.errors.Pro
 
 def classify(error: BaseException, request: SyncRequest, stop: Stop) -> HeadwaterError:
     """The error itself when it is classified, the cause inside dlt's wrapping, or a class by its type."""
-    if stop.event.is_set() and stop.reason is not None:
+    if stop.is_asked() and stop.reason is not None:
         return stop.reason
     found = _innermost(error)
     label = request.label
@@ -31,12 +31,12 @@ def classify(error: BaseException, request: SyncRequest, stop: Stop) -> Headwate
     if isinstance(found, KeyboardInterrupt | SystemExit | GeneratorExit) or not isinstance(found, Exception):
         return Cancelled(label, f"interrupted ({type(found).__name__})", "What was sealed is published; run it again.")
     if isinstance(found, MemoryError):
-        return ResourceError(label, "out of memory", "Lower window.rows, or give the machine more memory.")
+        return ResourceError(label, "out of memory", "Lower window.rows, or raise limits.memory_mb.")
     if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(label, f"no space left for the working folder: {text}", "Free disk space, run it again.")
     if isinstance(found, psycopg.Error):
         return _of_postgres(found, label)
-    if stop.event.is_set():
+    if stop.is_asked():
         return Cancelled(label, "asked to stop", "What was sealed is published; run it again.")
     return SourceError(
         label,

@@ -1,5 +1,6 @@
 """Working folders: private, fresh, and never trusted after the sync that made them."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -21,9 +22,14 @@ def base_folder() -> Path:
 
 
 @contextmanager
-def sync_folder(request: SyncRequest, purpose: str = "sync") -> Generator[Path]:
-    """A fresh folder of the stream's; a predecessor's is removed first (the caller holds the stream's lock)."""
-    folder = base_folder() / f"{request.source.source}.{request.stream.name}.{purpose}"
+def sync_folder(request: SyncRequest, dsn: str, purpose: str = "sync") -> Generator[Path]:
+    """A fresh folder of the stream's in this warehouse; a predecessor's is removed first.
+
+    The caller holds the stream's lock in the warehouse of `dsn`. The name carries the warehouse too, for another
+    platform on the same machine may have a stream of the same name.
+    """
+    warehouse = hashlib.sha256(dsn.rpartition("@")[2].encode()).hexdigest()[:8]
+    folder = base_folder() / f"{request.source.source}.{request.stream.name}.{warehouse}.{purpose}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     try:

@@ -49,8 +49,12 @@ def connect(dsn: str, label: str, *, autocommit: bool) -> psycopg.Connection[Tup
 
 @dataclass(slots=True)
 class Stop:
-    """Why a sync must end before its source does; set once, read at every record boundary."""
+    """Why a sync must end before its source does; set once, read at every record boundary.
 
+    event: this sync's own, whatever ended it. cancelled: the caller's, which other syncs may share, so it is only read.
+    """
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
     event: threading.Event = field(default_factory=threading.Event)
     reason: HeadwaterError | None = None
 
@@ -59,9 +63,15 @@ class Stop:
             self.reason = reason
         self.event.set()
 
+    def is_asked(self) -> bool:
+        """Whether the sync must end; a cancellation is handed on to those who wait for `event`."""
+        if self.cancelled.is_set():
+            self.event.set()
+        return self.event.is_set()
+
     def check(self, label: str) -> None:
         """Raise the reason, if there is one."""
-        if self.event.is_set():
+        if self.is_asked():
             raise self.reason or Cancelled(label, "asked to stop", "What was sealed is published; run it again.")
 
 
@@ -78,7 +88,7 @@ class Lease:
         self._done = threading.Event()
         self.sync_id = str(uuid.uuid4())
         self.epoch = 0
-        self.stop = Stop(event=cancelled)
+        self.stop = Stop(cancelled)
         self.peak_memory_bytes = 0
         self.step: Callable[[], str] = lambda: "start"
 
@@ -135,6 +145,7 @@ class Lease:
         label, process, started = self._request.label, psutil.Process(), time.monotonic()
         beaten = 0.0
         while not self._done.wait(0.2):
+            self.stop.is_asked()
             self.peak_memory_bytes = max(self.peak_memory_bytes, memory := process.memory_info().rss)
             if memory_mb is not None and memory > memory_mb * 2**20:
                 self.stop.set(

@@ -16,13 +16,13 @@ returning started_at
 """
 _PUBLISHED = """
 update ops.syncs set
-    heartbeat_at = now(), step = %(step)s, windows = windows + 1,
+    heartbeat_at = now(), step = %(step)s, windows = windows + %(windows)s,
     rows_extracted = rows_extracted + %(extracted)s, rows_loaded = rows_loaded + %(loaded)s,
     rows_updated = rows_updated + %(updated)s, rows_deleted = rows_deleted + %(deleted)s,
     rows_deduplicated = rows_deduplicated + %(deduplicated)s, rows_filtered = rows_filtered + %(filtered)s,
     rows_quarantined = rows_quarantined + %(quarantined)s, loaded_bytes = loaded_bytes + %(loaded_bytes)s,
     state_after = coalesce(%(state)s, state_after), newest_cursor = coalesce(%(cursor)s, newest_cursor),
-    schema_version = coalesce(%(schema_version)s, schema_version), load_ids = load_ids || %(load_id)s::text
+    schema_version = coalesce(%(schema_version)s, schema_version), load_ids = load_ids || %(load_ids)s::text[]
 where sync_id = %(sync_id)s
 """
 _CLOSE = """
@@ -77,11 +77,12 @@ def add_publication(
     sync_id: str,
     rows: RowCounts,
     *,
+    windows: int,
     loaded_bytes: int,
     state: dict[str, Any] | None,
     cursor: str | None,
     schema_version: int | None,
-    load_id: str,
+    load_ids: list[str],
     is_last: bool,
 ) -> None:
     """Inside the publication's own transaction: counts and data become true together."""
@@ -92,7 +93,7 @@ def add_publication(
             "loaded": rows.loaded, "updated": rows.updated, "deleted": rows.deleted,
             "deduplicated": rows.deduplicated, "filtered": rows.filtered, "quarantined": rows.quarantined,
             "loaded_bytes": loaded_bytes, "state": Jsonb(state) if state is not None else None, "cursor": cursor,
-            "schema_version": schema_version, "load_id": load_id,
+            "schema_version": schema_version, "load_ids": load_ids, "windows": windows,
         },
     )  # fmt: skip
 
@@ -118,8 +119,13 @@ def close_row(
         },
     ).fetchone()  # fmt: skip
     assert row is not None
-    connection.execute(_USAGE, [sync_id])
+    add_usage(connection, sync_id)
     return row
+
+
+def add_usage(connection: psycopg.Connection[Any], sync_id: str) -> None:
+    """Count a finished sync in `ops.usage`."""
+    connection.execute(_USAGE, [sync_id])
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

@@ -1,57 +1,31 @@
 """start, extract, land, audit, publish, finalize: one stream's sync, the same for every kind."""
 
 import logging
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from connectors.contract import Connector, ReadContext, Usage
+from connectors.contract import Connector, Message, ReadContext, Usage
 from connectors.errors import Cancelled, HeadwaterError
 from connectors.registry import kind
 from connectors.sync import failures, ledger, registry, state
 from connectors.sync.audit import Audit
+from connectors.sync.clock import Clock
 from connectors.sync.decode import Decoder
 from connectors.sync.extract import Extraction
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import Lease, connect
-from connectors.sync.package import Part, Target, load, table_columns
-from connectors.sync.publish import Batch, Publication
-from connectors.sync.result import Progress, RowCounts, Status, Step, SyncRequest, SyncResult, Verdict
+from connectors.sync.publish import Publication
+from connectors.sync.publisher import Publisher
+from connectors.sync.result import Progress, RowCounts, Status, SyncRequest, SyncResult, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.tables import observed_columns
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Clock:
-    """Wall seconds by step; `at` switches the step and tells the progress."""
-
-    progress: Progress
-    seconds: dict[str, float]
-    step: Step = "start"
-    since: float = 0.0
-
-    def at(self, step: Step) -> None:
-        now = time.monotonic()
-        self.seconds[self.step] = self.seconds.get(self.step, 0.0) + now - self.since
-        self.step, self.since = step, now
-        self.progress.on_step(step)
-
-    @contextmanager
-    def during(self, step: Step) -> Generator[None]:
-        before = self.step
-        self.at(step)
-        try:
-            yield
-        finally:
-            self.at(before)
 
 
 def run(
@@ -66,9 +40,8 @@ def run(
     connector: reads in place of the source's own (a replay of quarantine).
     resolves: quarantine ids that count as replayed in the transaction of the last publication.
     """
-    clock = Clock(progress, {}, since=time.monotonic())
+    clock = Clock(progress, "start")
     with Lease(request, dsn, progress.cancelled) as lease, _connection(dsn, request.label) as connection:
-        lease.step = lambda: clock.step
         sync = _Sync(request, dsn, progress, clock, lease, connection)
         try:
             sync.go(connector, resolves)
@@ -109,9 +82,10 @@ class _Sync:
         self.lease = lease
         self.connection = connection
         self.usage = Usage()
+        self.publishing = Clock(progress)
+        lease.step = lambda: self.publishing.step or clock.step or "extract"
         self.state_before: dict[str, Any] = {}
         self.audit: Audit | None = None
-        self.schema: StreamSchema | None = None
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
     def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
@@ -123,11 +97,11 @@ class _Sync:
             [Jsonb(self.state_before), self.lease.sync_id],
         )
         version = registry.newest(connection, request.source.source, request.stream.name)
-        self.schema = StreamSchema(request.label, request.stream, version.columns if version else ())
-        self.audit = Audit(request.label, request.stream, self.schema)
-        publication = Publication(connection, self.lease, request, self.schema, position, self.audit, resolves)
+        schema = StreamSchema(request.label, request.stream, version.columns if version else ())
+        audit = self.audit = Audit(request.label, request.stream)
+        publication = Publication(connection, self.lease, request, position, audit, resolves)
         opened = connector or kind(request.source.connector.kind).open(request.source)
-        with sync_folder(request) as folder, opened as source:
+        with sync_folder(request, self.dsn) as folder, opened as source:
             context = ReadContext(
                 window=request.window,
                 folder=_made(folder / "read"),
@@ -135,51 +109,37 @@ class _Sync:
                 log=self.progress.on_log,
                 cancelled=self.lease.stop.event,
             )
-            decoder = Decoder(self.schema, request.stream.null_values, request.stream.max_record_bytes)
-            extraction = Extraction(request, decoder, self.schema, self.audit, self.lease.stop, folder, self.progress)
-            self.clock.at("extract")
-            messages = source.read(request.stream, position.for_read(request.stream), context)
-            try:
-                for batch in extraction.batches(messages):
-                    self._publish(publication, batch, folder)
-            except Exception:
-                self._publish_sealed(publication, extraction, folder)
-                raise
+            decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
+            extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)
+            with Publisher(publication, request, self.dsn, folder, self.publishing) as publisher:
+                self.clock.at("extract")
+                messages = source.read(request.stream, position.for_read(request.stream), context)
+                self._read(extraction, messages, publisher)
 
-    def _publish(self, publication: Publication, batch: Batch, folder: Path) -> None:
-        """Land, audit and publish one batch; its files are gone afterwards."""
-        assert self.schema is not None
-        request = self.request
-        if not batch.parts:
-            empty = folder / "empty.csv"
-            empty.touch()
-            batch.parts.append(Part(empty, 0, ()))
-        target = Target(request.source.schema_name, request.stream.name, self.dsn)
-        columns = table_columns(
-            self.schema.table_columns, is_scd2=request.stream.write == "scd2", has_overflow=self.schema.has_overflow
-        )
-        publication.begin(batch, self.clock)
-        with self.clock.during("land"), sync_folder(request, "package") as package:
-            load_id = load(target, columns, batch.parts, publication, package)
-        for part in batch.parts:
-            part.path.unlink(missing_ok=True)
-        log.info("load committed stream=%s load_id=%s rows=%d", request.label, load_id, publication.rows.loaded)
-
-    def _publish_sealed(self, publication: Publication, extraction: Extraction, folder: Path) -> None:
-        """After a failure: what a checkpoint had sealed is good, and the next sync resumes behind it."""
-        batch = extraction.sealed_batch()
-        if batch is None:
-            return
+    def _read(self, extraction: Extraction, messages: Iterator[Message], publisher: Publisher) -> None:
+        """Publish batch after batch; when the read fails, what a checkpoint had sealed is good and published still."""
         try:
-            self._publish(publication, batch, folder)
+            for batch in extraction.batches(messages, publisher.check):
+                with self.clock.during(None):
+                    publisher.submit(batch)
+            with self.clock.during(None):
+                publisher.wait()
         except Exception:
-            log.exception("sealed records could not be published stream=%s", self.request.label)
+            try:
+                publisher.wait()
+                if sealed := extraction.sealed_batch():
+                    publisher.submit(sealed)
+                    publisher.wait()
+            except Exception:
+                log.exception("sealed records could not be published stream=%s", self.request.label)
+            raise
 
     @property
     def _cost(self) -> ledger.Cost:
         usage = self.usage
+        seconds = self.clock.seconds | self.publishing.seconds
         return ledger.Cost(
-            {step: round(seconds, 4) for step, seconds in self.clock.seconds.items()},
+            {step: round(spent, 4) for step, spent in seconds.items()},
             usage.received_bytes,
             usage.requests,
             usage.wait_seconds,

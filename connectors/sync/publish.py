@@ -6,7 +6,7 @@ anything, and after it everything is true at once.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,30 +16,18 @@ from psycopg.sql import SQL, Identifier
 from connectors.errors import ContractError, LoaderError
 from connectors.specs import StreamSpec
 from connectors.sync import dispositions, ledger, quarantine, registry, state
-from connectors.sync.audit import Audit
-from connectors.sync.columns import DELETED, LOAD_ID, SYNCED_AT, VALID_TO
+from connectors.sync.audit import Audit, contract_rules
+from connectors.sync.batches import Batch, Load
+from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_TO
 from connectors.sync.copying import copy_part
 from connectors.sync.decode import Reject
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
+from connectors.sync.generation import Generation, number_rows
 from connectors.sync.lease import Lease
-from connectors.sync.package import Part
 from connectors.sync.result import RowCounts, Step, SyncRequest
-from connectors.sync.schema import StreamSchema
 
 _LOAD_SETTING = "headwater.load_id"
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one publication carries: sealed parts, rejects, and the position they reach."""
-
-    parts: list[Part] = field(default_factory=list[Part])
-    rejects: list[Reject] = field(default_factory=list[Reject])
-    extracted: int = 0
-    connector_state: dict[str, Any] | None = None
-    advances_cursor: bool = True
-    is_last: bool = False
 
 
 class StepClock(Protocol):
@@ -49,7 +37,7 @@ class StepClock(Protocol):
 
 
 class Publication:
-    """The sink of one load package.
+    """The sink of a sync's load packages, one after the other; `begin` hands over what the next one carries.
 
     Raises from commit:
         ContractError: the audit failed; nothing changed.
@@ -61,7 +49,6 @@ class Publication:
         connection: psycopg.Connection[Any],
         lease: Lease,
         request: SyncRequest,
-        schema: StreamSchema,
         position: state.Position,
         audit: Audit,
         resolves: Sequence[int] = (),
@@ -69,19 +56,20 @@ class Publication:
         self._connection = connection
         self._lease = lease
         self._request = request
-        self._schema = schema
+        self._stream = request.stream
         self._position = position
         self._audit = audit
         self._resolves = list(resolves)
         self._taken: set[int] = set()
-        self._batch = Batch()
+        self._generation = Generation(connection, request.source.schema_name, request.stream)
         self.rows = RowCounts()
         self.newest_cursor: str | None = None
 
     def begin(self, batch: Batch, clock: StepClock) -> None:
         self._batch = batch
-        self._taken = set()
+        self._schema = batch.schema
         self._clock = clock
+        self._taken = set()
 
     def take(self, table_name: str, path: Path) -> None:
         """dlt renames a package's files by hard link, so the inode tells which part this is."""
@@ -95,23 +83,28 @@ class Publication:
                 f"the load package has {len(self._taken)} of {len(expected)} files",
                 "Run the stream again; if it repeats, report it with --debug.",
             )
+        load = Load(load_id, schema_name, schema_hash)
         with self._clock.during("publish"), self._connection.transaction():
             self._fence()
             self._connection.execute("select set_config(%s, %s, true)", [_LOAD_SETTING, load_id])
-            rows = self._write()
-            self._record(load_id, rows)
-            self._connection.execute(
-                SQL("insert into {} values (%s, %s, 0, now(), %s)").format(
-                    Identifier(self._request.source.schema_name, LOADS_TABLE)
-                ),
-                [load_id, schema_name, schema_hash],
-            )
-        self.rows = _sum(self.rows, rows)
+            raw = self._tables(Identifier("staged"))
+            ensure_platform_columns(self._connection, raw.raw)
+            ensure_index(self._connection, raw, self._stream)
+            if self._disposition == "replace":
+                self._generation.add(load, self._add_to_generation(raw), self._batch)
+                rows = self._swap(raw) if self._batch.is_last else None
+            else:
+                self._generation.only(load, self._batch)
+                rows = self._write(raw)
+            if rows is not None:
+                self._record(rows)
+        if rows is not None:
+            self.rows = add_rows(self.rows, rows)
 
     def _fence(self) -> None:
         row = self._connection.execute(
             "select epoch from ops.leases where source = %s and stream = %s for share",
-            [self._request.source.source, self._request.stream.name],
+            [self._request.source.source, self._stream.name],
         ).fetchone()
         if row is None or row[0] != self._lease.epoch:
             raise LoaderError(
@@ -121,11 +114,7 @@ class Publication:
             )
 
     @property
-    def _stream(self) -> StreamSpec:
-        return self._request.stream
-
-    @property
-    def _write_disposition(self) -> str:
+    def _disposition(self) -> str:
         """A replay adds its few records to a table that is otherwise replaced as a whole."""
         write = self._stream.write or "append"
         return "append" if write == "replace" and self._request.trigger == "replay" else write
@@ -134,7 +123,7 @@ class Publication:
         stream, schema = self._stream, self._schema
         columns = [column.name for column in schema.table_columns]
         if schema.has_overflow:
-            columns.append("_overflow")
+            columns.append(OVERFLOW)
         cursor = schema.name_of(stream.cursor.field) if stream.cursor else None
         return Tables(
             raw=Identifier(self._request.source.schema_name, stream.name),
@@ -144,33 +133,23 @@ class Publication:
             cursor=cursor if cursor in columns else None,
         )
 
-    def _write(self) -> RowCounts:
+    def _write(self, raw: Tables) -> RowCounts:
         """Stage, clean, audit, apply the write disposition; the window's row counts."""
         connection, stream, batch = self._connection, self._stream, self._batch
-        raw = self._tables(Identifier("staged"))
-        ensure_platform_columns(connection, raw.raw)
-        ensure_index(connection, raw, stream)
-        tables = self._stage(raw)
-        limit = self._audit.quarantine_left(batch.extracted)
-        refused = [
-            reject
-            for part in batch.parts
-            if part.rows
-            for reject in copy_part(connection, tables.staged, part, may_refuse=limit)
-        ]
+        tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw))
+        refused = self._copy(tables)
         filtered = 0
         if self._request.window is not None and tables.cursor is not None:
             filtered = dispositions.filter_window(connection, tables, self._request.window)
-        rules = () if self._goes_straight else self._audit.rules
-        broken = quarantine.take_staged(connection, tables, rules, self._schema, self._audit)
+        broken = [] if self._goes_straight else self._break_out(tables)
         rejects = [*batch.rejects, *refused, *broken]
-        quarantined = len(rejects)
         quarantine.hold(connection, self._request, self._lease.sync_id, rejects)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
-            self._audit.staged(connection, tables, batch.extracted, quarantined, is_last=batch.is_last)
-        written = self._apply(tables)
+            self._audit.count(batch.extracted, len(rejects))
+            self._audit.judge(connection, tables, self._schema, is_last=batch.is_last)
+        written = self._apply(tables, refused=len(refused))
         return RowCounts(
             extracted=batch.extracted,
             loaded=written.loaded,
@@ -178,72 +157,62 @@ class Publication:
             deleted=written.deleted,
             deduplicated=deduplicated + written.deduplicated,
             filtered=filtered + written.filtered,
-            quarantined=quarantined,
+            quarantined=len(rejects),
         )
 
-    def _stage(self, tables: Tables) -> Tables:
-        """A relation for this window's rows: the next generation for `replace`, a temporary table otherwise."""
-        if self._write_disposition == "replace":
-            name = next_generation(self._stream.name)
-            staged = Identifier(self._request.source.schema_name, name)
-            self._connection.execute(SQL("drop table if exists {}").format(staged))
-            self._connection.execute(SQL("create table {} (like {} including all)").format(staged, tables.raw))
-            if tables.keys:
-                self._add_row_number(staged)
-            return self._tables(staged)
-        if self._goes_straight:
-            return self._tables(tables.raw)
+    def _copy(self, tables: Tables) -> list[Reject]:
+        limit = self._audit.quarantine_left
+        return [
+            reject
+            for part in self._batch.parts
+            if part.rows
+            for reject in copy_part(self._connection, tables.staged, part, may_refuse=limit)
+        ]
+
+    def _break_out(self, tables: Tables) -> list[Reject]:
+        rules = contract_rules(self._stream, self._schema)
+        return quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit)
+
+    def _make_stage(self, raw: Tables) -> Identifier:
+        """A temporary table for this window's rows, in order of arrival."""
+        connection = self._connection
+        connection.execute(
+            SQL("create temporary table staged (like {} including defaults) on commit drop").format(raw.raw)
+        )
         staged = Identifier("pg_temp", "staged")
-        self._connection.execute(
-            SQL("create temporary table staged (like {} including defaults) on commit drop").format(tables.raw)
-        )
-        self._add_row_number(staged)
-        return self._tables(staged)
-
-    def _add_row_number(self, staged: Identifier) -> None:
-        self._connection.execute(
-            SQL("alter table {} add column {} bigint generated always as identity").format(
-                staged, Identifier(ROW_NUMBER)
-            )
-        )
+        number_rows(connection, staged)
+        return staged
 
     @property
     def _goes_straight(self) -> bool:
         """An append that nothing has to look at first is copied once, not twice."""
         stream = self._stream
         return (
-            stream.write == "append"
+            self._disposition == "append"
             and not stream.primary_key
             and stream.cursor is None
             and self._request.is_live
-            and not self._audit.rules
+            and not contract_rules(stream, self._schema)
+            and not self._audit.has_row_checks
         )
 
-    def _apply(self, tables: Tables) -> Written:
+    def _apply(self, tables: Tables, *, refused: int) -> Written:
         connection, stream, batch = self._connection, self._stream, self._batch
         is_hard = stream.deletes == "hard"
-        match self._write_disposition:
-            case "replace":
-                return self._replace(tables)
-            case "merge":
-                gone = self._delete_absent(tables, is_hard=is_hard)
-                written = dispositions.merge(
-                    connection, tables, is_hard=is_hard, delete_insert=stream.merge == "delete-insert"
-                )
-                return Written(
-                    written.loaded, written.updated, written.deleted + gone, written.deduplicated, written.filtered
-                )
-            case "scd2":
-                gone = self._delete_absent(tables, is_hard=is_hard)
-                written = dispositions.scd2(connection, tables)
-                return Written(
-                    written.loaded, written.updated, written.deleted + gone, written.deduplicated, written.filtered
-                )
-            case _:
-                if self._goes_straight:
-                    return Written(loaded=batch.extracted - len(batch.rejects))
-                boundary = self._position.boundary if self._request.is_live else None
-                return dispositions.append(connection, tables, boundary, self._request.window)
+        if self._disposition == "append":
+            if self._goes_straight:
+                return Written(loaded=batch.extracted - len(batch.rejects) - refused)
+            boundary = self._position.started_from if self._request.is_live else None
+            if boundary is not None and tables.cursor is not None:
+                dispositions.remember_boundary(connection, tables, boundary)
+            return dispositions.append(connection, tables, boundary, self._request.window)
+        gone = self._delete_absent(tables, is_hard=is_hard)
+        if self._disposition == "scd2":
+            written = dispositions.scd2(connection, tables)
+        else:
+            delete_insert = stream.merge == "delete-insert"
+            written = dispositions.merge(connection, tables, is_hard=is_hard, delete_insert=delete_insert)
+        return replace(written, deleted=written.deleted + gone)
 
     def _delete_absent(self, tables: Tables, *, is_hard: bool) -> int:
         """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there."""
@@ -254,17 +223,43 @@ class Publication:
             self._connection, tables, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
         )
 
-    def _replace(self, tables: Tables) -> Written:
-        self._refuse_empty(tables)
-        connection, schema_name = self._connection, self._request.source.schema_name
-        if tables.keys:
-            connection.execute(SQL("alter table {} drop column {}").format(tables.staged, Identifier(ROW_NUMBER)))
-        loaded = dispositions.count(connection, SQL("select 1 from {}").format(tables.staged))
+    def _add_to_generation(self, raw: Tables) -> list[Reject]:
+        """This window's rows into the table that will take the raw table's place; its rejects."""
+        connection = self._connection
+        target = self._tables(self._generation.ready(raw))
+        if not contract_rules(self._stream, self._schema):
+            return [*self._batch.rejects, *self._copy(target)]
+        tables = self._tables(self._make_stage(raw))
+        rejects = [*self._batch.rejects, *self._copy(tables), *self._break_out(tables)]
         connection.execute(
-            "select ops.swap_table(%s, %s, %s)",
-            [schema_name, self._stream.name, next_generation(self._stream.name)],
+            SQL("insert into {} ({columns}) select {columns} from {} order by {}").format(
+                target.staged,
+                tables.staged,
+                Identifier(ROW_NUMBER),
+                columns=dispositions.names((*tables.columns, DELETED)),
+            )
         )
-        return Written(loaded=loaded)
+        return rejects
+
+    def _swap(self, raw: Tables) -> RowCounts:
+        """The last window is in: audit the whole generation and put it in the raw table's place."""
+        connection, generation = self._connection, self._generation
+        tables = self._tables(generation.ready(raw))
+        deduplicated = dispositions.deduplicate(connection, tables) if tables.keys else 0
+        self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
+        quarantine.hold(connection, self._request, self._lease.sync_id, generation.rejects)
+        with self._clock.during("audit"):
+            self._audit.count(generation.extracted, len(generation.rejects))
+            self._audit.judge(connection, tables, self._schema, is_last=True)
+        self._refuse_empty(tables)
+        loaded = generation.extracted - len(generation.rejects) - deduplicated
+        generation.swap(tables)
+        return RowCounts(
+            extracted=generation.extracted,
+            loaded=loaded,
+            deduplicated=deduplicated,
+            quarantined=len(generation.rejects),
+        )
 
     def _refuse_empty(self, tables: Tables) -> None:
         """A full read of nothing must not empty a table that has rows, unless the stream allows it."""
@@ -280,7 +275,8 @@ class Publication:
                 "Check the source; set allow_empty: true if nothing is a right answer.",
             )
 
-    def _record(self, load_id: str, rows: RowCounts) -> None:
+    def _record(self, rows: RowCounts) -> None:
+        """Schema version, state, replayed records, dlt's and our own ledger: all true with the data."""
         connection, request, batch = self._connection, self._request, self._batch
         source, stream = request.source.source, request.stream.name
         version = None
@@ -300,22 +296,25 @@ class Publication:
                 """,
                 [self._lease.sync_id, self._resolves],
             )
+        for load in self._generation.loads:
+            connection.execute(
+                SQL("insert into {} values (%s, %s, 0, now(), %s)").format(
+                    Identifier(request.source.schema_name, LOADS_TABLE)
+                ),
+                [load.load_id, load.schema_name, load.schema_hash],
+            )
         ledger.add_publication(
             connection,
             self._lease.sync_id,
             rows,
-            loaded_bytes=sum(part.path.stat().st_size for part in batch.parts),
+            windows=len(self._generation.loads),
+            loaded_bytes=self._generation.loaded_bytes,
             state=committed,
             cursor=self.newest_cursor,
             schema_version=version,
-            load_id=load_id,
+            load_ids=[load.load_id for load in self._generation.loads],
             is_last=batch.is_last,
         )
-
-
-def next_generation(table: str) -> str:
-    """The name of a table that will take the place of `table`; never a stream's name, which starts with a letter."""
-    return f"_next_{table}"
 
 
 def ensure_platform_columns(connection: psycopg.Connection[Any], raw: Identifier) -> None:
@@ -350,7 +349,7 @@ def ensure_index(connection: psycopg.Connection[Any], tables: Tables, stream: St
     )
 
 
-def _sum(left: RowCounts, right: RowCounts) -> RowCounts:
+def add_rows(left: RowCounts, right: RowCounts) -> RowCounts:
     return RowCounts(
         extracted=left.extracted + right.extracted,
         loaded=left.loaded + right.loaded,

@@ -13,13 +13,12 @@ from connectors.errors import ConfigError
 from connectors.secrets import MASK, REFERENCE, mask, resolve
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.decode import Reject
-from connectors.sync.dispositions import ROW_NUMBER, Tables, count
+from connectors.sync.dispositions import PLATFORM, Tables, count
 from connectors.sync.result import SyncRequest
 from connectors.sync.schema import StreamSchema
 from connectors.sync.values import json_text
 
 MAX_PAYLOAD_BYTES = 1 << 20
-_PLATFORM = ["_synced_at", "_dlt_load_id", ROW_NUMBER, "_valid_from", "_valid_to", "_deleted"]
 
 
 def secret_values(request: SyncRequest) -> list[str]:
@@ -103,7 +102,7 @@ def take_staged(
             SQL("delete from {} s where {} returning (to_jsonb(s) - %s::text[])::text").format(
                 tables.staged, violation
             ),
-            [_PLATFORM],
+            [list(PLATFORM)],
         ).fetchall()
         for (text,) in moved:
             record = json.loads(text, parse_float=Decimal)

@@ -1,5 +1,6 @@
 """A stream's schema while it syncs: what is remembered, what is declared, what turns up new."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -68,6 +69,16 @@ class StreamSchema:
             )
         elif known.place != column.place:
             self._by_source[name] = replace(known, place=column.place)
+
+    def frozen(self) -> "StreamSchema":
+        """A copy that stays as it is while this one grows with the rest of the read."""
+        copied = copy.copy(self)
+        copied._by_source = dict(self._by_source)  # noqa: SLF001 the copy is one of us
+        copied._variants = dict(self._variants)  # noqa: SLF001
+        copied.drift = list(self.drift)
+        copied.seen = set(self.seen)
+        copied.null_fields = set(self.null_fields)
+        return copied
 
     @property
     def _taken(self) -> set[str]:

@@ -64,13 +64,17 @@ def with_lag(text: str, kind: str, lag: timedelta) -> str:
 
 @dataclass(slots=True)
 class Position:
-    """version: of the newest row of `ops.stream_state`, 0 without one. state: its JSON."""
+    """version: of the newest row of `ops.stream_state`, 0 without one. state: its JSON.
+
+    started_from: the typed cursor value that this sync began at; None at first.
+    """
 
     version: int
     state: State
     _cursor: CursorSpec | None
     _label: str
     _greatest: Any = None
+    started_from: Any = None
 
     @classmethod
     def load(cls, connection: psycopg.Connection[Any], request: SyncRequest) -> Self:
@@ -92,7 +96,7 @@ class Position:
                 f"Run `headwater state reset {request.label}` to read from the start, or restore the field.",
             )
         position = cls(version, state, cursor, request.label)
-        position._greatest = position.boundary
+        position._greatest = position.started_from = position.boundary
         return position
 
     @property

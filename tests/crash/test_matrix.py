@@ -31,6 +31,7 @@ from tests.crash.victim import (
     step_changes,
     sync,
     verify,
+    windows_published,
 )
 from tests.support.servers import TestServer
 
@@ -190,6 +191,7 @@ def test_a_restarted_server_fails_the_sync_and_loses_nothing(
 
 def test_an_epoch_that_moved_on_refuses_the_publication(warehouse: Warehouse) -> None:
     def overtake() -> None:
+        windows_published(warehouse.admin_dsn, 1)
         with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
             admin.execute("update ops.leases set epoch = epoch + 1")
 

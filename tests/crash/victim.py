@@ -33,7 +33,8 @@ _fork = multiprocessing.get_context("fork")
 class Cue:
     """When the process dies.
 
-    step: at the so-many-th change of step. page: before the page is handed over. after: seconds from the start.
+    step: at the so-many-th change of step. after: seconds from the start.
+    page: before the page is handed over, with the pages before it published.
     """
 
     step: int | None = None
@@ -100,7 +101,13 @@ def _run_until(dsn: str, disposition: str, cue: Cue) -> None:
 
     if cue.after is not None:
         threading.Timer(cue.after, die).start()
-    reader = Paged({cue.page: die} if cue.page is not None else {})
+
+    def die_behind_the_windows() -> None:
+        if disposition != "replace":
+            windows_published(dsn, (cue.page or 1) - 1)
+        die()
+
+    reader = Paged({cue.page: die_behind_the_windows} if cue.page is not None else {})
     sync(dsn, disposition, reader, Progress(on_step=on_step))
     os._exit(0)
 
@@ -137,6 +144,11 @@ def eventually(dsn: str, query: str, parameters: list[Any] | None = None, second
             if time.monotonic() > deadline:
                 raise AssertionError(f"never became true: {query}")
             time.sleep(0.02)
+
+
+def windows_published(dsn: str, number: int) -> None:
+    """Publishing runs one behind reading: wait until so many windows of the running sync are in."""
+    eventually(dsn, "select 1 from ops.syncs where status = 'running' and windows >= %s", [number])
 
 
 def limit_file_size(size_bytes: int) -> None:

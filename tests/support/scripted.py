@@ -67,11 +67,11 @@ def records(*rows: dict[str, Any], position: str = "page 1") -> JsonRecords:
 
 
 def sync(
-    dsn: str, script: Script, *, window: Any = None, progress: Progress | None = None, **stream: Any
+    dsn: str, script: Script, *, partition: Any = None, progress: Progress | None = None, **stream: Any
 ) -> SyncResult:
     """One sync of `unit.things` through the whole lifecycle."""
     spec = source(**stream)
-    request = SyncRequest(spec, spec.streams[0], trigger="cli", window=window)
+    request = SyncRequest(spec, spec.streams[0], trigger="cli", window=partition)
     return run(request, dsn, progress or Progress(), Scripted(script))
 
 

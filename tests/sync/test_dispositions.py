@@ -127,3 +127,47 @@ def test_a_failed_sync_publishes_what_was_sealed_and_resumes_there(warehouse: Wa
     assert state == [("1",)]
     status = rows(warehouse, "select status, failure_class, rows_loaded from ops.syncs")
     assert status == [("failed", "source", 1)]
+
+
+def test_replace_over_several_windows_swaps_once_and_follows_a_growing_schema(warehouse: Warehouse) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.extend(count for (count,) in rows(warehouse, "select count(*) from raw_unit.things"))
+
+    options = {"write": "replace", "primary_key": "id", "window": {"rows": 1}}
+    sync(warehouse.loader_dsn, [records({"id": 0})], **options)
+    pages = [
+        records({"id": 1}), Checkpoint(), look, records({"id": 2, "new": "x"}, {"id": None}), Checkpoint(), look,
+        records({"id": 1, "new": "last"}), Checkpoint(), look,
+    ]  # fmt: skip
+    result = sync(warehouse.loader_dsn, pages, **options)
+    assert seen == [1, 1, 1]
+    assert rows(warehouse, "select id, new from raw_unit.things order by id") == [(1, "last"), (2, "x")]
+    counts = result.rows
+    assert (counts.extracted, counts.loaded, counts.deduplicated, counts.quarantined) == (4, 2, 1, 1)
+    assert result.windows == 4
+    loads = rows(
+        warehouse,
+        "select count(*) from raw_unit._dlt_loads where load_id in (select _dlt_load_id from raw_unit.things)",
+    )
+    assert loads == [(2,)]
+
+
+def test_identical_rows_at_a_boundary_inside_one_read_are_all_kept(warehouse: Warehouse) -> None:
+    options = {"write": "append", "cursor": {"field": "n"}, "window": {"rows": 1}}
+    sync(warehouse.loader_dsn, [records({"n": 1}, {"n": 2})], **options)
+    again = sync(
+        warehouse.loader_dsn,
+        [
+            records({"n": 2}),
+            Checkpoint(),
+            records({"n": 2}, {"n": 3}),
+            Checkpoint(),
+            records({"n": 3, "new": 1}, {"n": 3}),
+        ],
+        **options,
+    )
+    assert (again.rows.loaded, again.rows.deduplicated) == (4, 1)
+    found = rows(warehouse, "select n, count(*) from raw_unit.things group by n order by n")
+    assert found == [(1, 1), (2, 2), (3, 3)]

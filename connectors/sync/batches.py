@@ -1,0 +1,30 @@
+"""What goes from the read to a publication."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from connectors.sync.decode import Reject
+from connectors.sync.package import Part
+from connectors.sync.schema import StreamSchema
+
+
+@dataclass(slots=True)
+class Batch:
+    """Sealed parts and rejects, the position they reach, and the schema as it was when they were sealed."""
+
+    schema: StreamSchema
+    parts: list[Part] = field(default_factory=list[Part])
+    rejects: list[Reject] = field(default_factory=list[Reject])
+    extracted: int = 0
+    connector_state: dict[str, Any] | None = None
+    advances_cursor: bool = True
+    is_last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One dlt load package, as `_dlt_loads` names it."""
+
+    load_id: str
+    schema_name: str
+    schema_hash: str

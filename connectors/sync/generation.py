@@ -1,0 +1,92 @@
+"""The table that will take a raw table's place: filled window by window, seen by nobody until the swap.
+
+Each window of a `replace` commits into it, so a long read holds no long transaction; what the ledger and dlt's load
+table say of those windows is written with the swap, because only then does a reader see them. A sync that dies leaves
+the table behind; the next one drops it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from connectors.specs import StreamSpec
+from connectors.sync.batches import Batch, Load
+from connectors.sync.decode import Reject
+from connectors.sync.dispositions import ROW_NUMBER, Tables
+
+
+def next_generation(table: str) -> str:
+    """Its name; never a stream's, which starts with a letter."""
+    return f"_next_{table}"
+
+
+def number_rows(connection: psycopg.Connection[Any], relation: Identifier) -> None:
+    """Give the relation a column that keeps the order of arrival."""
+    connection.execute(
+        SQL("alter table {} add column {} bigint generated always as identity").format(relation, Identifier(ROW_NUMBER))
+    )
+
+
+class Generation:
+    """The next generation of one stream's table, and the figures of the loads that went into it."""
+
+    def __init__(self, connection: psycopg.Connection[Any], schema_name: str, stream: StreamSpec) -> None:
+        self._connection = connection
+        self._schema_name = schema_name
+        self._table = stream.name
+        self._has_keys = bool(stream.primary_key)
+        self._name = Identifier(schema_name, next_generation(stream.name))
+        self._columns: set[str] = set()
+        self.loads: list[Load] = []
+        self.rejects: list[Reject] = []
+        self.extracted = 0
+        self.loaded_bytes = 0
+
+    def add(self, load: Load, rejects: Sequence[Reject], batch: Batch) -> None:
+        """Count a window that went into the table."""
+        self.loads.append(load)
+        self.rejects += rejects
+        self.extracted += batch.extracted
+        self.loaded_bytes += _size(batch)
+
+    def only(self, load: Load, batch: Batch) -> None:
+        """Count a load that is published by itself."""
+        self.loads, self.loaded_bytes = [load], _size(batch)
+
+    def ready(self, raw: Tables) -> Identifier:
+        """The table, made like the raw one at first and widened with it later."""
+        columns = set(raw.columns)
+        if not self._columns:
+            self._connection.execute(SQL("drop table if exists {}").format(self._name))
+            self._connection.execute(SQL("create table {} (like {} including all)").format(self._name, raw.raw))
+            if self._has_keys:
+                number_rows(self._connection, self._name)
+        elif new := columns - self._columns:
+            types = self._connection.execute(
+                """
+                select attname, format_type(atttypid, atttypmod) from pg_attribute
+                where attrelid = %s::regclass and attname = any (%s) and not attisdropped
+                """,
+                [raw.raw.as_string(self._connection), list(new)],
+            ).fetchall()
+            for name, kind in types:
+                self._connection.execute(
+                    SQL("alter table {} add column {} {}").format(self._name, Identifier(name), SQL(kind))
+                )
+        self._columns = columns
+        return self._name
+
+    def swap(self, tables: Tables) -> None:
+        """Put it in the raw table's place, under the views that read it; in the caller's transaction."""
+        if self._has_keys:
+            self._connection.execute(SQL("alter table {} drop column {}").format(tables.staged, Identifier(ROW_NUMBER)))
+        self._connection.execute(
+            "select ops.swap_table(%s, %s, %s)",
+            [self._schema_name, self._table, next_generation(self._table)],
+        )
+
+
+def _size(batch: Batch) -> int:
+    return sum(part.path.stat().st_size for part in batch.parts)

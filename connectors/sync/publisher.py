@@ -1,0 +1,73 @@
+"""Publishes sealed batches one behind the read, in a thread of its own: reading and loading overlap."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from connectors.sync.batches import Batch
+from connectors.sync.clock import Clock
+from connectors.sync.folders import sync_folder
+from connectors.sync.package import Part, Target, load, table_columns
+from connectors.sync.publish import Publication
+from connectors.sync.result import SyncRequest
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """At most one batch is being published while the next is read, so memory and disk stay bounded.
+
+    A failed publication is raised by the next call of `submit`, `check` or `wait`, and once more by none of them.
+    """
+
+    def __init__(self, publication: Publication, request: SyncRequest, dsn: str, folder: Path, clock: Clock) -> None:
+        self._publication = publication
+        self._request = request
+        self._target = Target(request.source.schema_name, request.stream.name, dsn)
+        self._folder = folder
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"publish {request.label}")
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._pool.shutdown(wait=True)
+
+    def submit(self, batch: Batch) -> None:
+        """Publish the batch once the one before is published."""
+        self.wait()
+        self._running = self._pool.submit(self._publish, batch)
+
+    def wait(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def check(self) -> None:
+        """Raise at once what the publication in the background has failed with."""
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def _publish(self, batch: Batch) -> None:
+        """Land, audit and publish one batch; its files are gone afterwards."""
+        request = self._request
+        if not batch.parts:
+            empty = self._folder / "empty.csv"
+            empty.touch()
+            batch.parts.append(Part(empty, 0, ()))
+        schema = batch.schema
+        columns = table_columns(
+            schema.table_columns, is_scd2=request.stream.write == "scd2", has_overflow=schema.has_overflow
+        )
+        self._publication.begin(batch, self._clock)
+        with self._clock.during("land"), sync_folder(request, self._target.dsn, "package") as package:
+            load_id = load(self._target, columns, batch.parts, self._publication, package)
+        for part in batch.parts:
+            part.path.unlink(missing_ok=True)
+        log.info("load committed stream=%s load_id=%s rows=%d", request.label, load_id, batch.extracted)

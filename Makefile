@@ -3,6 +3,8 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 # further words for a command, e.g. make test ARGS="tests/cli -x"
 ARGS =
+# how many processes share the tests; each has a PostgreSQL of its own
+WORKERS = 2
 # an interpreter to use before any that is found on PATH, e.g. make setup PYTHON=/usr/local/bin/python3.12
 PYTHON =
 
@@ -21,10 +23,10 @@ ui: setup ## the Dagster UI on http://127.0.0.1:3000 with daemon and demo source
 	@$(BIN)/headwater up $(ARGS)
 
 test: setup ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: setup ## all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## style and format
 	@$(BIN)/ruff check .

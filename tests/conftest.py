@@ -12,7 +12,10 @@ import pytest
 
 from platform_assets.settings import Settings, load_settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
+from tests.support.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.support.servers import TestServer, clean_environment, database_pair, running_server
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 
 @pytest.fixture(scope="session")

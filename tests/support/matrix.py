@@ -1,0 +1,26 @@
+"""Collects every row of the crash and overlap matrix and prints it at the end of the run."""
+
+import pytest
+
+_rows: list[tuple[str, str, str]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == "matrix":
+                disposition, event = value
+                _rows.append((disposition, event, report.outcome))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _rows:
+        return
+    terminalreporter.write_sep("-", "crash and overlap matrix")
+    for disposition in dict.fromkeys(row[0] for row in _rows):
+        cells = [
+            f"{event}: {'right' if outcome == 'passed' else outcome.upper()}"
+            for name, event, outcome in _rows
+            if name == disposition
+        ]
+        terminalreporter.write_line(f"{disposition:14} {len(cells)} cases; " + "; ".join(cells))

@@ -38,8 +38,6 @@ _MAX_REDIRECTS: Final = 5
 _MB: Final = 1_000_000
 _SHORTEST_WAIT_SECONDS: Final = 0.001
 _POLL_SECONDS: Final = 0.25
-# an absurd Retry-After must not close a pool for longer than somebody needs to notice
-_LONGEST_HOLD_SECONDS: Final = 86_400.0
 
 T = TypeVar("T")
 
@@ -198,8 +196,9 @@ class HttpClient:
             kind = "transient" if error.is_transient else "auth"
             raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
         limit = server_limit(response.headers, datetime.now(UTC))
-        if limit.pause:
-            self._pool.hold(min(limit.pause, _LONGEST_HOLD_SECONDS))
+        # a pause longer than anybody may wait is waited by nobody: a sibling that is refused too finds out by itself
+        if limit.pause and limit.pause <= self._settings.max_wait_seconds:
+            self._pool.hold(limit.pause)
         if response.status in request.accepted:
             return accept(response)
         fault = status_fault(response.status, response.body, response.headers, limit, self._settings.rules)

@@ -80,24 +80,25 @@ class ChildError(Exception):
 def run_isolated(request: SyncRequest, dsn: str, progress: Progress) -> SyncResult:
     """See `connectors.sync.sync`; a child that dies is settled here, as `resource` when it was near its limit.
 
-    `limits.memory_mb` is the resident memory of the child, its libraries (about 150 MB) included. The child's watchdog
-    ends the sync in order beyond it; an allocation that would leave it far behind fails; beyond twice the limit the
-    child is killed.
+    `limits.memory_mb` is the resident memory of the child, its libraries (about 180 MB) included. The child's watchdog
+    ends the sync in order beyond it; far beyond it, see `_room`, an allocation fails and the child is killed.
     """
     limit = (request.stream.limits.memory_mb or 0) * _MB
-    source = request.source.model_copy(update={"streams": (request.stream,)})
-    order = _Order(
-        source.model_dump(mode="json", by_alias=True, exclude_unset=True, serialize_as_any=True),
-        request.trigger, request.run_id, request.window, dsn, limit // _MB,
-    )  # fmt: skip
+    order = _Order(attributes_of(request), request.trigger, request.run_id, request.window, dsn, limit // _MB)
     with _child() as process:
         _tell(process, _ORDER.dump_json(order) + b"\n")
         outcome, peak = _follow(process, progress, limit)
     if outcome is None:
-        raise _settled(request, dsn, _death(request.label, process.returncode, peak, limit))
+        raise _settled(request, dsn, death(request.label, process.returncode, peak, limit))
     if isinstance(outcome, SyncResult):
         return outcome
     raise _error(outcome) from (ChildError(outcome.trace) if outcome.trace else None)
+
+
+def attributes_of(request: SyncRequest) -> dict[str, Any]:
+    """The source file's attributes with the request's stream alone: what `parse_source` makes the same specs of."""
+    source = request.source.model_copy(update={"streams": (request.stream,)})
+    return source.model_dump(mode="json", by_alias=True, exclude_unset=True, serialize_as_any=True)
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def _follow(
             _tell(process, b"cancel\n")
         with suppress(psutil.NoSuchProcess):
             peak = max(peak, psutil.Process(process.pid).memory_info().rss)
-        if peak > 2 * limit:
+        if peak > _room(limit):
             process.kill()
         if not select.select([process.stdout], [], [], _POLL_SECONDS)[0]:
             continue
@@ -195,7 +196,8 @@ def _error(failure: _Failure) -> HeadwaterError:
     return error
 
 
-def _death(label: str, code: int, peak: int, limit: int) -> HeadwaterError:
+def death(label: str, code: int, peak: int, limit: int) -> HeadwaterError:
+    """What a child that ended without an answer died of. code: its return code. peak, limit: bytes."""
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     if code < 0 and peak >= _NEAR * limit:
         return ResourceError(
@@ -259,7 +261,7 @@ def main() -> None:
     # unbuffered: a thread that waits inside a buffered reader aborts the interpreter's end
     told: BinaryIO = os.fdopen(os.dup(0), "rb", buffering=0)
     order = _ORDER.validate_json(told.readline())
-    _limit_allocations(order.memory_mb)
+    limit_allocations(order.memory_mb)
     ours = logging.getLogger("connectors")
     ours.setLevel(logging.INFO)
     ours.addHandler(_LogSpeaker(speaker))
@@ -295,12 +297,16 @@ def _failure(error: HeadwaterError) -> _Failure:
     )
 
 
-def _limit_allocations(memory_mb: int) -> None:
-    """An allocation far beyond the limit fails at once, before the watchdog has even looked; not every system does."""
+def _room(limit: int) -> int:
+    """Bytes that end a child which its own watchdog did not: address space that is only reserved counts here."""
+    return 2 * limit + 512 * _MB
+
+
+def limit_allocations(memory_mb: int) -> None:
+    """An allocation far beyond the limit fails at once, before the watchdog has even looked; not on every system."""
     import resource
 
-    # address space that libraries reserve and threads' stacks are no memory yet
-    room = 2 * memory_mb * _MB + 512 * _MB
+    room = _room(memory_mb * _MB)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
 

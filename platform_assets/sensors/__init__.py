@@ -1,1 +1,12 @@
 """Sensors of the platform."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from platform_assets.sensors.settling import settle_lost_syncs
+
+
+def ingest_sensors() -> Sequence[dg.SensorDefinition]:
+    """Every sensor of the ingest location."""
+    return (settle_lost_syncs,)

@@ -6,8 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from platform_assets.assets.resources import ingest_resources
-from platform_assets.components.loading import ingest_definitions
+from platform_assets.ingest import location
 from platform_assets.sources import FOLDER
 
 STREAMS = """\
@@ -61,6 +60,4 @@ def write_source(tmp_path: Path) -> Write:
 
 def load(root: Path) -> dg.Definitions:
     """The ingest location over another project root."""
-    return dg.Definitions.merge(
-        ingest_definitions(root), dg.Definitions(resources=ingest_resources(), executor=dg.in_process_executor)
-    )
+    return location(root)

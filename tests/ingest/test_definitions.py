@@ -61,7 +61,18 @@ def graph_of(defs: dg.Definitions) -> dict[str, object]:
             },
         }
     schedules = {schedule.name: schedule.cron_schedule for schedule in defs.get_repository_def().schedule_defs}
-    return {"assets": assets, "schedules": dict(sorted(schedules.items()))}
+    sensors = {
+        sensor.name: {
+            "status": sensor.default_status.value,
+            "every_seconds": sensor.minimum_interval_seconds,
+        }
+        for sensor in defs.get_repository_def().sensor_defs
+    }
+    return {
+        "assets": assets,
+        "schedules": dict(sorted(schedules.items())),
+        "sensors": dict(sorted(sensors.items())),
+    }
 
 
 def test_the_asset_graph_is_the_pinned_one() -> None:
@@ -102,6 +113,7 @@ def test_a_stream_is_one_op_one_asset_with_the_default_checks_and_freshness(writ
             }
         },
         "schedules": {},
+        "sensors": {"settle_lost_syncs": {"status": "RUNNING", "every_seconds": 30}},
     }
 
 

@@ -18,7 +18,10 @@ CODE = [
     if path.suffix in (".py", ".yml", ".yaml", ".sql", ".md") and "target" not in path.parts
 ]
 TOPS = ("connectors", "platform_assets", "demo", "dbt_project", "tests")
-MADE_BY_SETUP = {".venv", ".venv/bin", ".venv/bin/headwater", ".headwater", ".env", ".venv/bin/activate"}
+MADE_LATER = re.compile(
+    r"\.venv(/bin(/(headwater|activate|dg))?)?|\.env|\.headwater(/.*)?|(postgres|dagster)/.*|.*\bshop\b.*"
+)
+"""What set-up or a run makes, and the files of `shop`, the source that the pages take for an example."""
 
 
 def make_targets() -> set[str]:
@@ -51,7 +54,7 @@ def is_unknown(first: str, *rest: str) -> bool:
         return rest[0] not in make_targets()
     if first == "headwater" and rest and not rest[0].startswith(("-", "<")):
         return rest[0] not in {entry.name for entry in COMMANDS}
-    return not rest and is_path(first) and first.rstrip("/") not in MADE_BY_SETUP and not exists(first)
+    return not rest and is_path(first) and not MADE_LATER.fullmatch(first.rstrip("/")) and not exists(first)
 
 
 def is_path(word: str) -> bool:
@@ -63,6 +66,8 @@ def exists(word: str) -> bool:
     """A file, or a folder with a file in it: git keeps no other. From the root, or from the folder it stands in."""
     known, placeholder, _ = word.partition("<")
     path = (known.rpartition("/")[0] if placeholder else known).rstrip("/")
+    if not path:
+        return True
     found = [*ROOT.glob(path), *(inner for top in TOPS for inner in (ROOT / top).rglob(path))]
     return any(item.is_file() or any(inner.is_file() for inner in item.rglob("*")) for item in found)
 
@@ -88,6 +93,16 @@ def test_the_sources_of_the_readme_are_valid() -> None:
 def test_ci_ends_with_the_test_command_of_the_readme() -> None:
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
     assert lines[-1] == "make test"
+
+
+def test_every_command_that_a_message_names_exists() -> None:
+    known = {entry.name for entry in COMMANDS}
+    named = {
+        (command, path.relative_to(ROOT).as_posix())
+        for path in CODE
+        for command in re.findall(r"`headwater ([a-z]+)", path.read_text(encoding="utf-8"))
+    }
+    assert sorted(item for item in named if item[0] not in known) == []
 
 
 def test_every_page_that_a_message_names_exists() -> None:

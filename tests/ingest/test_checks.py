@@ -143,7 +143,7 @@ def test_drift_says_what_changed_and_how_to_accept_it() -> None:
 
     assert verdict.explanation == (
         "schema version 2 waits for a decision: amount retyped from bigint to text (quarantined). "
-        "Accept it with `headwater schema accept shop.orders`, or have the source changed back."
+        "Have the source changed back or change what builds on it, then accept the version: docs/checks.md says how."
     )
     assert verdict.measured["undecided_changes"] == 1
 

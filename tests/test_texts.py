@@ -109,3 +109,9 @@ def test_floats_survive(values: list[float]) -> None:
 def test_moments_survive(value: datetime) -> None:
     for text in (value.isoformat(), value.isoformat(" "), f"{value.isoformat()}Z", f"{value.isoformat()}+00:00"):
         assert convert(texts(text), TextType("timestamp")).to_pylist() == [value.replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize("text", ["9" * 39, "9" * 501, "-7374045097666597366411255", "8730966686475901762628e38"])
+def test_a_number_with_more_digits_than_its_decimal_holds_stays_text(text: str) -> None:
+    column = pa.array([text])
+    assert convert(column, TextType("decimal", 38, 20)) is column

@@ -3,7 +3,6 @@
 Each function gives the same result as `values.convert` value by value, or raises: then the slow path names the value.
 """
 
-from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -14,14 +13,15 @@ from connectors.sync.values import UnfitError
 
 # pyarrow makes its kernels at import, where no type checker sees them
 pc: Any = pyarrow_compute
-_NUMBER = r"^-?[0-9]+(\.[0-9]+)?$"
+_PLAIN = r"^-?[0-9]+(\.[0-9]*)?$"
 _MAX_TEXT = 500
 """Longer decimal texts are looked at one by one: PostgreSQL's numeric has an end too."""
-_MAX_PRECISION = 76
 
 
 def decimal_texts(array: Any, column: Column) -> Any:
     """Decimal texts that stand in the column's numeric without rounding.
+
+    Arrow's own casts to decimal are not used: digits beyond 128 bits wrap there without a word (Arrow 26).
 
     Args:
         array: Array or ChunkedArray (decimal, integer or string).
@@ -30,23 +30,29 @@ def decimal_texts(array: Any, column: Column) -> Any:
         ArrowException, UnfitError: some value does not fit, or has a form that needs a look.
     """
     kind, bounds = array.type, column.decimal_bounds
-    if bounds is not None and (bounds[0] > _MAX_PRECISION or bounds[1] < 0):
-        raise UnfitError("bounds beyond Arrow's decimals")
-    target = None if bounds is None else pa.decimal128(*bounds) if bounds[0] <= 38 else pa.decimal256(*bounds)
-    if pa.types.is_decimal(kind):
-        return (array if target is None or kind == target else array.cast(target)).cast(pa.string())
-    if pa.types.is_integer(kind):
-        # Arrow wants room for every int64 in the type, whatever the values are: their texts are judged instead
-        array = array.cast(pa.string())
-    elif not pa.types.is_string(kind):
+    if not (pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_string(kind)):
         raise UnfitError("needs a look at each value")
-    if target is not None:
-        array.cast(target)
-        return array
-    is_plain = pc.all(pc.match_substring_regex(array, _NUMBER)).as_py()
-    if is_plain is False or (pc.max(pc.binary_length(array)).as_py() or 0) > _MAX_TEXT:
+    texts = array.cast(pa.string())
+    if pa.types.is_decimal(kind) and (bounds is None or _holds(bounds, kind)):
+        return texts
+    fits = pc.all(pc.match_substring_regex(texts, _PLAIN if bounds is None else _within(*bounds))).as_py()
+    if fits is False or (pc.max(pc.binary_length(texts)).as_py() or 0) > _MAX_TEXT:
         raise UnfitError("needs a look at each value")
-    return array
+    return texts
+
+
+def _holds(bounds: tuple[int, int], kind: Any) -> bool:
+    precision, scale = bounds
+    return kind.scale <= scale and kind.precision - kind.scale <= precision - scale
+
+
+def _within(precision: int, scale: int) -> str:
+    """Plain decimal texts of numeric(precision, scale), with zeros before and behind."""
+    whole = precision - scale
+    if scale < 0 or whole < 0:
+        raise UnfitError("needs a look at each value")
+    digits = rf"(0+|0*[1-9][0-9]{{0,{whole - 1}}})" if whole else "0+"
+    return rf"^-?{digits}(\.[0-9]{{0,{scale}}}0*)?$"
 
 
 def raw_numbers(raws: list[bytes | None]) -> Any:
@@ -62,8 +68,6 @@ def dates(array: Any) -> Any:
     Args:
         array: Array or ChunkedArray (string).
     """
-    found = array.cast(pa.date32())
-    least = pc.min(found).as_py() if len(found) - found.null_count else None
-    if least is not None and least < date(1, 1, 1):
+    if pc.any(pc.starts_with(array, "0000")).as_py():
         raise UnfitError("before the year 1")
-    return found
+    return array.cast(pa.date32())

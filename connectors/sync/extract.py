@@ -16,6 +16,8 @@ from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
 
 _PROGRESS_SECONDS = 0.5
+_CUT_BYTES = 32 << 20
+"""A replacement is handed on in pieces of this size: small enough to overlap, large enough for dlt's fixed cost."""
 
 
 class Extraction:
@@ -49,6 +51,11 @@ class Extraction:
         """A snapshot is compared with the table as a whole; a replay resolves its records in one publication."""
         return self._request.stream.snapshot or self._request.trigger == "replay"
 
+    @property
+    def _can_cut_anywhere(self) -> bool:
+        """Nobody sees a replacement before it is whole, so its pieces need no checkpoint of the source."""
+        return self._request.stream.write == "replace" and not self._waits_for_the_end
+
     def batches(self, messages: Iterator[Message], check: Callable[[], None]) -> Iterator[Batch]:
         """Sealed batches: one whenever a window is full, and the last at the end of the read, be it empty.
 
@@ -60,9 +67,12 @@ class Extraction:
             self._stop.check(self._request.label)
             check()
             self._take(message)
-            if not isinstance(message, Checkpoint):
+            if isinstance(message, Checkpoint):
+                self._seal(message)
+            elif self._can_cut_anywhere and self._writer.size_bytes >= _CUT_BYTES:
+                self._seal(Checkpoint())
+            else:
                 continue
-            self._seal(message)
             is_due = self._sealed.extracted >= window.rows or time.monotonic() - since >= window.seconds.total_seconds()
             if is_due and self._sealed.extracted and not self._waits_for_the_end:
                 yield self._next()

@@ -44,6 +44,12 @@ class PartWriter:
         self._number += 1
         return self._folder / f"part_{self._number:05d}.csv"
 
+    @property
+    def size_bytes(self) -> int:
+        """Of what is not sealed yet, without what its last writer still holds back."""
+        parts = sum(part.path.stat().st_size for part in self._sealed)
+        return parts + (self._path.stat().st_size if self._writer is not None else 0)
+
     def seal(self) -> list[Part]:
         """Everything written so far as closed files; the writer starts anew."""
         self._close()

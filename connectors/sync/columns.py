@@ -45,9 +45,15 @@ LOAD_ID = "_dlt_load_id"
 VALID_FROM = "_valid_from"
 VALID_TO = "_valid_to"
 OVERFLOW = "_overflow"
-RESERVED = frozenset({SYNCED_AT, LOAD_ID, VALID_FROM, VALID_TO, OVERFLOW, "_dlt_id", "_row"})
+RESERVED = frozenset({SYNCED_AT, DELETED, LOAD_ID, VALID_FROM, VALID_TO, OVERFLOW, "_dlt_id", "_row"})
+SYSTEM_NAMES = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+"""Columns that every PostgreSQL table has already."""
 MAX_COLUMNS = 1_500
 """PostgreSQL holds 1,600 columns at most; the rest of a wider record goes into one jsonb."""
+MAX_ROW_BYTES = 7_600
+"""Of a row's inline values: a row must fit into a page of 8 kB, long texts aside, which PostgreSQL moves out."""
+INLINE_BYTES = 24
+"""What a text, numeric, jsonb or bytea takes in the row at most, near enough; the rest is moved out."""
 MAX_NAME_BYTES = 63
 _NUMERIC = re.compile(r"^numeric\((\d+)(?:,\s*(-?\d+))?\)$")
 
@@ -114,7 +120,7 @@ def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
 
 def from_arrow(source_name: str, name: str, field: pa.Field) -> Column:
     """The column for an Arrow field; its metadata `pg_type`, where present, wins."""
-    kind = _house_type(field.type)
+    kind = house_type(field.type)
     pg_type = PG_TYPES[kind]
     if pa.types.is_decimal(field.type):
         pg_type = f"numeric({field.type.precision},{field.type.scale})"
@@ -125,7 +131,15 @@ def from_arrow(source_name: str, name: str, field: pa.Field) -> Column:
     return Column(name, source_name, kind, pg_type)
 
 
-def _house_type(kind: pa.DataType) -> ColumnType:
+def copies_into(field: pa.Field, column: Column) -> bool:
+    """COPY may put the field's texts into the column unseen: it would neither round nor coerce one of them."""
+    arriving = from_arrow(column.source_name, column.name, field)
+    return arriving.pg_type == column.pg_type or (
+        arriving.type == column.type and column.pg_type == PG_TYPES[column.type]
+    )
+
+
+def house_type(kind: pa.DataType) -> ColumnType:
     tests: tuple[tuple[ColumnType, bool], ...] = (
         ("bool", pa.types.is_boolean(kind)),
         ("decimal", pa.types.is_decimal(kind) or pa.types.is_uint64(kind)),
@@ -164,18 +178,50 @@ def _naming() -> Any:
 def warehouse_name(source_name: str, taken: Collection[str]) -> str:
     """A column name for the warehouse: snake_case, at most 63 bytes, never one of ours, never twice.
 
-    `userId` and `USER_ID` beside `user_id` become `user_id__2`, `user_id__3` in order of appearance; the registry
-    remembers which is which. Names of our own columns get the prefix `src`.
+    `userId` and `USER_ID` beside `user_id` become `user_id_2`, `user_id_3` in order of appearance; the registry
+    remembers which is which. Names of our own and of PostgreSQL's system columns get the prefix `src_`. dlt's naming
+    leaves the outcome as it is.
     """
-    text = re.sub(r"[\x00-\x1f]", "_", source_name).strip()
-    name = str(_naming().normalize_identifier(text)) if text.strip("_ ") else ""
-    if not name.strip("_"):
-        name = f"column_{hashlib.sha256(source_name.encode('utf-8', 'replace')).hexdigest()[:6]}"
-    if name in RESERVED or name.startswith("_dlt"):
-        name = f"src{name}"
+    name = own_name(source_name)
     candidate, number = name, 1
     while candidate in taken:
         number += 1
-        suffix = f"__{number}"
-        candidate = name.encode()[: MAX_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
+        suffix = f"_{number}"
+        candidate = name[: MAX_NAME_BYTES - len(suffix)].rstrip("_") + suffix
     return candidate
+
+
+def own_name(source_name: str) -> str:
+    """The name that a field gets where no other field has it yet."""
+    name = _snake(source_name)
+    if not name.strip("_"):
+        return f"column_{hashlib.sha256(source_name.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    if is_reserved(name):
+        name = str(_naming().normalize_identifier(f"src_{name.lstrip('_')}"))
+    return name
+
+
+def clash(source_name: str, name: str) -> str | None:
+    """The plain name of the field where something else has it already; None when the field's `name` is its own."""
+    plain = _snake(source_name)
+    return plain if is_reserved(plain) or own_name(source_name) != name else None
+
+
+def _snake(source_name: str) -> str:
+    text = re.sub(r"[\x00-\x1f]", "_", source_name).strip()
+    return str(_naming().normalize_identifier(text)) if text.strip("_ ") else ""
+
+
+def is_reserved(name: str) -> bool:
+    return name in RESERVED or name in SYSTEM_NAMES or name.startswith("_dlt")
+
+
+def row_end(start: int, kind: ColumnType, longest: int | None = None) -> int:
+    """Where a column ends in a row that is `start` bytes long so far; values of fixed size are aligned.
+
+    longest: of the values seen, for the types of no fixed size.
+    """
+    size = {"bool": 1, "date": 4, "bigint": 8, "double": 8, "timestamp": 8, "time": 8}.get(kind)
+    if size is None:
+        return start + (INLINE_BYTES if longest is None else min(longest + 2, INLINE_BYTES))
+    return -(-start // size) * size + size

@@ -1,9 +1,9 @@
 """COPY of a part file, and what happens when PostgreSQL refuses one of its rows."""
 
-import io
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
@@ -11,9 +11,16 @@ from psycopg.sql import SQL, Composed, Identifier
 from connectors.sync.decode import Reject
 from connectors.sync.dispositions import names
 from connectors.sync.package import Part
+from connectors.sync.splitting import KEPT_BYTES
 
 _CHUNK_BYTES = 1 << 18
-_REFUSED = (psycopg.errors.DataError, psycopg.errors.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+_REFUSED = (
+    psycopg.errors.DataError,
+    psycopg.errors.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.StatementTooComplex,
+)
+_COLUMN = re.compile(r", column ([^:]+)")
 
 
 def copy_part(
@@ -38,23 +45,22 @@ def _bisect(connection: psycopg.Connection[Any], statement: Composed, part: Part
     """Copy block by block, halving a refused block until the refused row stands alone."""
     rejects: list[Reject] = []
 
-    def put(rows: Sequence[str], first: int) -> None:
+    def put(rows: Sequence[bytes], first: int) -> None:
         try:
             with connection.transaction(), connection.cursor().copy(statement) as copy:
-                copy.write("".join(rows))
+                copy.write(b"".join(rows))
         except _REFUSED as error:
             if len(rows) == 1:
                 if len(rejects) >= may_refuse:
                     raise
-                reason = f"{error.diag.message_primary or error} ({error.diag.context or 'no place given'})"
-                rejects.append(Reject(rows[0].rstrip("\n"), reason[:300], None, f"{part.path.name}, row {first + 1}"))
+                rejects.append(_reject(rows[0], error, f"{part.position or part.path.name}, row {first + 1}"))
                 return
             middle = len(rows) // 2
             put(rows[:middle], first)
             put(rows[middle:], first + middle)
 
     first = 0
-    with part.path.open(encoding="utf-8", newline="") as file:
+    with part.path.open("rb") as file:
         lines = _records(file)
         while block := list(islice(lines, 2_000)):
             put(block, first)
@@ -62,13 +68,25 @@ def _bisect(connection: psycopg.Connection[Any], statement: Composed, part: Part
     return rejects
 
 
-def _records(file: io.TextIOBase) -> Iterator[str]:
-    """Whole CSV records as text: a record goes on while a quote is open."""
-    pending = ""
+def _reject(row: bytes, error: psycopg.Error, position: str) -> Reject:
+    found = _COLUMN.search(error.diag.context or "")
+    size = len(row)
+    reason = f"PostgreSQL refused it: {error.diag.message_primary or error}"[:300]
+    if size > KEPT_BYTES:
+        reason += f" (payload cut to {KEPT_BYTES:,} of {size:,} bytes)"
+    payload = row[:KEPT_BYTES].rstrip(b"\r\n").decode("utf-8", "replace")
+    return Reject(payload, reason, found[1] if found else None, position)
+
+
+def _records(file: IO[bytes]) -> Iterator[bytes]:
+    """Whole CSV records: a record goes on while a quote is open."""
+    pending: list[bytes] = []
+    quotes = 0
     for line in file:
-        pending += line
-        if pending.count('"') % 2 == 0:
-            yield pending
-            pending = ""
+        pending.append(line)
+        quotes += line.count(b'"')
+        if quotes % 2 == 0:
+            yield b"".join(pending)
+            pending, quotes = [], 0
     if pending:
-        yield pending
+        yield b"".join(pending)

@@ -115,23 +115,24 @@ def _insert(tables: Tables, source: Composable) -> Composed:
 
 
 def remember_boundary(connection: Connection, tables: Tables, boundary: Any) -> None:
-    """Digest the loaded rows at the committed cursor value, once a sync, in a table of this connection's own.
+    """Digest the loaded rows at the committed cursor value and after it, once a sync, in a table of its own.
 
-    The source is asked for the boundary inclusively, so these rows come again. NULLs are left out of a digest: a column
-    that is added later must not make an old row look new.
+    The source is asked for the boundary inclusively, so these rows come again, and so do rows of the far future, which
+    never become the position. NULLs are left out of a digest: a column that is added later must not make an old row
+    look new.
     """
     connection.execute(
         SQL(
             "create temporary table if not exists boundary as "
-            "select md5(jsonb_strip_nulls(to_jsonb(t) - %(ours)s::text[])::text) as digest "
-            "from {raw} t where {cursor} = %(boundary)s"
+            "select md5(jsonb_strip_nulls(to_jsonb(t) - %(ours)s::text[])::text) as digest, {cursor} as position "
+            "from {raw} t where {cursor} >= %(boundary)s"
         ).format(raw=tables.raw, cursor=Identifier(tables.cursor or "")),
         {"boundary": boundary, "ours": list(PLATFORM)},
     )
 
 
-def drop_boundary(connection: Connection, tables: Tables, boundary: Any) -> int:
-    """Drop as many staged rows at the boundary as equal ones were loaded before this sync; each counts once."""
+def drop_boundary(connection: Connection, tables: Tables) -> int:
+    """Drop as many staged rows from the boundary on as equal ones were loaded before this sync; each counts once."""
     return changed(
         connection,
         SQL(
@@ -139,7 +140,7 @@ def drop_boundary(connection: Connection, tables: Tables, boundary: Any) -> int:
             with again as (
                 select place, digest, row_number() over (partition by digest) as number from (
                     select ctid as place, md5(jsonb_strip_nulls(to_jsonb(s) - %(ours)s::text[])::text) as digest
-                    from {staged} s where {cursor} = %(boundary)s
+                    from {staged} s where {cursor} in (select position from boundary)
                 ) as digests
             ),
             known as (
@@ -152,7 +153,7 @@ def drop_boundary(connection: Connection, tables: Tables, boundary: Any) -> int:
             delete from {staged} s using matched m where s.ctid = m.place
             """
         ).format(staged=tables.staged, cursor=Identifier(tables.cursor or "")),
-        {"boundary": boundary, "ours": list(PLATFORM)},
+        {"ours": list(PLATFORM)},
     )
 
 
@@ -170,7 +171,7 @@ def append(connection: Connection, tables: Tables, boundary: Any | None, window:
             [window.start, window.end],
         )
     elif boundary is not None and tables.cursor is not None:
-        dropped = drop_boundary(connection, tables, boundary)
+        dropped = drop_boundary(connection, tables)
     return Written(loaded=changed(connection, _insert(tables, tables.staged)), deduplicated=dropped)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from connectors.contract import Attestation, Checkpoint, CopyFile, Frame, JsonRecords, Message, Rejected
 from connectors.sync.audit import Audit
 from connectors.sync.batches import Batch
-from connectors.sync.columns import DELETED
+from connectors.sync.columns import DELETED, copies_into, house_type
 from connectors.sync.decode import Decoded, Decoder, Reject
 from connectors.sync.lease import Stop
 from connectors.sync.package import Part
 from connectors.sync.parts import PartWriter
 from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
+from connectors.sync.values import is_clean_text
 
 _PROGRESS_SECONDS = 0.5
 _CUT_BYTES = 32 << 20
@@ -110,23 +111,23 @@ class Extraction:
     def _take(self, message: Message) -> None:
         match message:
             case JsonRecords():
-                self._keep(self._decoder.json(message))
+                self._keep(self._decoder.json(message), message.position)
             case Frame():
-                self._keep(self._decoder.frame(message), message.table.num_rows)
+                self._keep(self._decoder.frame(message), message.position, message.table.num_rows)
             case CopyFile():
                 self._adopt(message)
             case Rejected():
                 payload = message.payload.decode("utf-8", "replace")
-                self._keep(Decoded([], [Reject(payload, message.reason, None, message.position)]))
+                self._keep(Decoded([], [Reject(payload, message.reason, None, message.position)]), message.position)
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():
                 pass
 
-    def _keep(self, decoded: Decoded, rows: int | None = None) -> None:
+    def _keep(self, decoded: Decoded, position: str, rows: int | None = None) -> None:
         loaded = 0
         for table in decoded.tables:
-            self._writer.write(table)
+            self._writer.write(table, position)
             loaded += table.num_rows
         self._open.rejects += decoded.rejects
         self._count(loaded + len(decoded.rejects) if rows is None else rows)
@@ -135,22 +136,24 @@ class Extraction:
     def _adopt(self, file: CopyFile) -> None:
         columns: list[str] = []
         for item in file.schema:
-            if item.name == DELETED:
+            if item.name == DELETED and house_type(item.type) == "bool":
                 columns.append(DELETED)
                 continue
-            column = self._schema.find(item.name) or self._schema.observe_arrow(item)
-            if column is None or column.place != "column":
+            column = None
+            if item.name != DELETED and is_clean_text(item.name):
+                column = self._schema.find(item.name) or self._schema.observe_arrow(item)
+            if column is None or column.place != "column" or not copies_into(item, column):
                 self._adopt_by_value(file)
                 return
             columns.append(column.name)
         self._schema.mark_seen(file.schema.names)
-        self._writer.add(Part(file.path, file.rows, tuple(columns)))
+        self._writer.add(Part(file.path, file.rows, tuple(columns), file.position))
         self._count(file.rows)
 
     def _adopt_by_value(self, file: CopyFile) -> None:
         """A file with a column that must not be loaded as it is goes through the decoder."""
         for frame in frames_of(file):
-            self._keep(self._decoder.frame(frame), frame.table.num_rows)
+            self._keep(self._decoder.frame(frame), file.position, frame.table.num_rows)
         file.path.unlink()
 
     def _count(self, rows: int) -> None:

@@ -27,11 +27,15 @@ _SETTINGS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A headerless CSV file ready for COPY. columns: warehouse names in file order."""
+    """A headerless CSV file ready for COPY.
+
+    columns: warehouse names in file order. position: where the rows came from.
+    """
 
     path: Path
     rows: int
     columns: tuple[str, ...]
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)

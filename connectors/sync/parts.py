@@ -23,9 +23,11 @@ class PartWriter:
         self._columns: tuple[str, ...] = ()
         self._path = folder
         self._rows = 0
+        self._positions: list[str] = []
         self._sealed: list[Part] = []
 
-    def write(self, table: pa.Table) -> None:
+    def write(self, table: pa.Table, position: str = "") -> None:
+        """position: where the rows came from; a part says the first and the last."""
         columns = tuple(table.column_names)
         if self._writer is None or columns != self._columns:
             self._close()
@@ -34,6 +36,7 @@ class PartWriter:
             self._writer = pa_csv.CSVWriter(str(self._path), _csv_schema(table.schema), write_options=_OPTIONS)
         self._writer.write_table(_csv_table(table))
         self._rows += table.num_rows
+        self._positions = [*self._positions[:1], position]
 
     def add(self, part: Part) -> None:
         """Take over a finished file, in order with the others."""
@@ -59,8 +62,9 @@ class PartWriter:
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._sealed.append(Part(self._path, self._rows, self._columns))
-        self._writer, self._rows = None, 0
+            position = " to ".join(dict.fromkeys(self._positions))
+            self._sealed.append(Part(self._path, self._rows, self._columns, position))
+        self._writer, self._rows, self._positions = None, 0, []
 
 
 def _as_text(kind: pa.DataType) -> bool:

@@ -3,20 +3,36 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import reduce
+from typing import Any, Literal, NoReturn
 
 import pyarrow as pa
 
 from connectors.errors import ContractError
 from connectors.specs import ColumnType, StreamSpec
-from connectors.sync.columns import MAX_COLUMNS, PG_TYPES, Column, Place, declared, from_arrow, warehouse_name
+from connectors.sync.columns import (
+    MAX_COLUMNS,
+    MAX_ROW_BYTES,
+    OVERFLOW,
+    PG_TYPES,
+    Column,
+    Place,
+    clash,
+    declared,
+    from_arrow,
+    row_end,
+    warehouse_name,
+)
 
-Change = Literal["new", "retyped", "missing"]
+Change = Literal["new", "retyped", "missing", "collision"]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference between the remembered schema and the data. action: what the stream's policy made of it."""
+    """One difference between the remembered schema and the data. action: what the stream's policy made of it.
+
+    collision: a new field whose plain name (`before`) something else has; `after` is the field's own spelling.
+    """
 
     change: Change
     column: str
@@ -51,6 +67,12 @@ class StreamSchema:
         self.seen: set[str] = set()
         self.null_fields: set[str] = set()
         self.revision = 0
+        self._row_bytes: int | None = None
+        self._table_width = 0
+        self.overflowing = 0
+        """Columns that this sync was the first to put into the overflow."""
+        self._needed = {*spec.primary_key, *((spec.cursor.field,) if spec.cursor else ())}
+        self._taken = {column.name for column in remembered}
         for name, column_spec in spec.columns.items():
             self._declare(name, column_spec)
 
@@ -59,6 +81,7 @@ class StreamSchema:
         column = declared(name, known.name if known else warehouse_name(name, self._taken), spec)
         if column is None:
             return
+        self._taken.add(column.name)
         if known is None:
             self._by_source[name] = column
         elif spec.type is not None and known.type != column.type and known.place == "column":
@@ -78,11 +101,8 @@ class StreamSchema:
         copied.drift = list(self.drift)
         copied.seen = set(self.seen)
         copied.null_fields = set(self.null_fields)
+        copied._taken = set(self._taken)  # noqa: SLF001
         return copied
-
-    @property
-    def _taken(self) -> set[str]:
-        return {c.name for c in self._by_source.values()} | {c.name for c in self._variants.values()}
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -105,39 +125,81 @@ class StreamSchema:
         column = self._by_source.get(source_name)
         return column.name if column else warehouse_name(source_name, ())
 
-    def observe(self, source_name: str, kind: ColumnType) -> Column | None:
+    def observe(self, source_name: str, kind: ColumnType, longest: int | None = None) -> Column | None:
         """Take a field that is not known yet, by policy. None: the record goes to quarantine.
+
+        longest: bytes of the longest value seen, where known; it decides how many columns a row has room for.
 
         Raises:
             ContractError: `drift.new: freeze`.
         """
         name = warehouse_name(source_name, self._taken)
-        return self._add_new(Column(name, source_name, kind, PG_TYPES[kind]))
+        return self._add_new(Column(name, source_name, kind, PG_TYPES[kind]), longest)
 
     def observe_arrow(self, field: pa.Field) -> Column | None:
         """Like `observe`, with the exact type of an Arrow field."""
-        return self._add_new(from_arrow(field.name, warehouse_name(field.name, self._taken), field))
+        return self._add_new(from_arrow(field.name, warehouse_name(field.name, self._taken), field), None)
 
-    def _add_new(self, column: Column) -> Column | None:
+    def _add_new(self, column: Column, longest: int | None) -> Column | None:
         policy = "evolve" if self._is_first else self._spec.drift.new
         if policy == "freeze":
             raise ContractError(
-                f"{self.label}: column {column.source_name}",
+                f"{self.label}: column {column.source_name[:80]}",
                 f"new in the data ({column.type}), and the stream says drift.new: freeze",
                 "Declare the column, or set drift.new to evolve, ignore or quarantine.",
             )
         if policy == "quarantine":
             return None
         place: Place = "ignored" if policy == "ignore" else "column"
-        if place == "column" and len(self.table_columns) >= MAX_COLUMNS:
+        if place == "column" and column.source_name not in self._needed and not self._has_room(column, longest):
             place = "overflow"
         column = replace(column, place=place)
         self._by_source[column.source_name] = column
+        self._taken.add(column.name)
         self._grew()
+        if place == "overflow":
+            self._note_overflow()
+            return column
+        if place == "column" and (plain := clash(column.source_name, column.name)) is not None:
+            self._note(Drift("collision", column.name, plain, column.source_name, f"named {column.name}"))
         if not self._is_first:
-            action = {"ignored": "ignored", "overflow": "kept in _overflow"}.get(place, "added")
-            self.drift.append(Drift("new", column.name, None, column.pg_type, action))
+            self._note(Drift("new", column.name, None, column.pg_type, "ignored" if place == "ignored" else "added"))
         return column
+
+    def _has_room(self, column: Column, longest: int | None) -> bool:
+        """Counts the new column in where there is room for it: in the table, and in a row of it."""
+        if self._row_bytes is None:
+            self._row_bytes = reduce(lambda end, known: row_end(end, known.type), self.table_columns, 0)
+            self._table_width = len(self.table_columns)
+        end = row_end(self._row_bytes, column.type, longest)
+        if self._table_width >= MAX_COLUMNS or end > MAX_ROW_BYTES:
+            return False
+        self._table_width += 1
+        self._row_bytes = end
+        return True
+
+    def _note_overflow(self) -> None:
+        """One entry for all of them: a record may have thousands."""
+        self.overflowing += 1
+        self.drift = [drift for drift in self.drift if drift.column != OVERFLOW]
+        self.drift.append(Drift("new", OVERFLOW, None, "jsonb", f"{self.overflowing} columns kept in {OVERFLOW}"))
+
+    def keep_as_text(self, column: Column, kind: ColumnType) -> None:
+        """A value of another type turned up in a text column, which holds its JSON text: noted, not lost.
+
+        Raises:
+            ContractError: `drift.retyped: freeze`.
+        """
+        if self._spec.drift.retyped == "freeze":
+            self._refuse_retyped(column, PG_TYPES[kind])
+        self._note(Drift("retyped", column.name, column.pg_type, PG_TYPES[kind], "kept as text"))
+
+    def _refuse_retyped(self, column: Column, after: str) -> NoReturn:
+        raise ContractError(
+            f"{self.label}: column {column.name}",
+            f"is {column.pg_type}, the data has {after}, and the stream says drift.retyped: freeze",
+            "Mend the source, or set drift.retyped to evolve or quarantine.",
+        )
 
     def retype(self, column: Column, kind: ColumnType | None) -> Column | None:
         """A value of another type turned up. The variant column that takes it, or None: quarantine the record.
@@ -148,17 +210,14 @@ class StreamSchema:
         policy = self._spec.drift.retyped
         after = PG_TYPES[kind] if kind else "a value that does not fit"
         if policy == "freeze":
-            raise ContractError(
-                f"{self.label}: column {column.name}",
-                f"is {column.pg_type}, the data has {after}, and the stream says drift.retyped: freeze",
-                "Mend the source, or set drift.retyped to evolve or quarantine.",
-            )
+            self._refuse_retyped(column, after)
         if policy == "quarantine" or kind is None:
             self._note(Drift("retyped", column.name, column.pg_type, after, "quarantined"))
             return None
         key = (column.source_name, kind)
         if key not in self._variants:
             name = warehouse_name(f"{column.name}__v_{kind}", self._taken)
+            self._taken.add(name)
             self._variants[key] = Column(name, column.source_name, kind, PG_TYPES[kind], "column", column.source_name)
             self._grew()
         self._note(Drift("retyped", column.name, column.pg_type, after, f"kept in {self._variants[key].name}"))
@@ -171,9 +230,21 @@ class StreamSchema:
             self._grew()
 
     def missing(self) -> list[Drift]:
-        """Columns that no record of this sync had; call it when records were read."""
-        gone = [c for c in self.version_columns if c.place == "column" and c.source_name not in self.seen]
-        return [Drift("missing", c.name, c.pg_type, None, self._spec.drift.missing) for c in gone if not c.variant_of]
+        """Columns that no record of this sync had; call it when records were read.
+
+        Raises:
+            ContractError: there are some, and `drift.missing: freeze`.
+        """
+        policy = self._spec.drift.missing
+        columns = [c for c in self.version_columns if c.place == "column" and not c.variant_of]
+        gone = [c for c in columns if c.source_name not in self.seen]
+        if gone and policy == "freeze":
+            raise ContractError(
+                f"{self.label}: column {gone[0].source_name}",
+                f"no record of this sync has it ({len(gone)} columns are gone), the stream says drift.missing: freeze",
+                "Nothing of this window was published. Mend the source, or set drift.missing to warn.",
+            )
+        return [Drift("missing", c.name, c.pg_type, None, policy) for c in gone]
 
     def mark_seen(self, source_names: Iterable[str]) -> None:
         self.seen.update(source_names)

@@ -1,6 +1,7 @@
 """A stream's position: read at start, moved in the publication's transaction, every version kept."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -33,13 +34,15 @@ def cursor_text(value: Any) -> str:
 
 
 def cursor_kind(value: Any) -> str:
-    kinds: tuple[tuple[type, str], ...] = (
-        (datetime, "timestamp"),
-        (date, "date"),
-        (int, "number"),
-        (Decimal, "number"),
-    )
+    kinds: tuple[tuple[type, str], ...] = ((datetime, "timestamp"), (date, "date"), (Decimal, "number"))
     return next((kind for python, kind in kinds if isinstance(value, python)), "text")
+
+
+def _comparable(value: Any) -> Any:
+    """A value of the warehouse as positions are compared: numbers as Decimal, what has no order of its own as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(repr(value))
+    return value if isinstance(value, date | Decimal) else str(value)
 
 
 def cursor_value(text: str, kind: str) -> Any:
@@ -114,43 +117,61 @@ class Position:
     def advance(self, connection: psycopg.Connection[Any], tables: Tables, *, is_live: bool) -> str | None:
         """Look at the staged rows' cursor; the greatest value among them that is not in the future, as text.
 
+        Infinities, NaN and years before 1 never become a position: nothing would come after them.
+
         Raises:
-            ContractError: a text cursor of numbers, which would order 9 after 10.
+            ContractError: a text cursor of numbers, which would order 9 after 10; a cursor that changed its type.
         """
         if self._cursor is None or tables.cursor is None:
             return None
         column = Identifier(tables.cursor)
-        row = connection.execute(
-            SQL("select max({}), min(pg_typeof({})::text) from {}").format(column, column, tables.staged)
+        found = connection.execute(
+            SQL("select pg_typeof({})::text from {} limit 1").format(column, tables.staged)
         ).fetchone()
-        greatest, kind = row if row else (None, None)
-        if kind in ("text", "character varying"):
-            self._refuse_numbers_as_text(connection, tables, column)
-        if isinstance(greatest, date) and self._is_future(greatest):
-            row = connection.execute(
-                SQL("select max({c}) from {t} where {c} <= now() + %s").format(c=column, t=tables.staged),
-                [self._cursor.tolerance],
-            ).fetchone()
-            greatest = row[0] if row else None
-        if greatest is None:
+        if found is None:
             return None
-        if is_live and (self._greatest is None or greatest > self._greatest):
-            self._greatest = greatest
+        kind = found[0]
+        value, condition, parameters = SQL("{}").format(column), SQL("true"), list[Any]()
+        if kind == "date" or kind.startswith("timestamp"):
+            condition = SQL("{c} >= '0001-01-01' and {c} <= now() + %s").format(c=column)
+            parameters = [self._cursor.tolerance]
+        elif kind in ("real", "double precision", "numeric"):
+            condition = SQL("{c} > '-Infinity' and {c} < 'Infinity'").format(c=column)
+        elif kind in ("text", "character varying"):
+            # the order of code points, which is Python's and that of ISO dates, whatever the database's locale is
+            value = SQL('{} collate "C"').format(column)
+            self._refuse_numbers_as_text(connection, tables, column)
+        row = connection.execute(
+            SQL("select max({}) from {} where {}").format(value, tables.staged, condition), parameters
+        ).fetchone()
+        if row is None or row[0] is None:
+            return None
+        greatest = _comparable(row[0])
+        if is_live:
+            self._refuse_another_kind(greatest)
+            if self._greatest is None or greatest > self._greatest:
+                self._greatest = greatest
         return cursor_text(greatest)
 
-    def _is_future(self, value: date) -> bool:
-        assert self._cursor is not None
-        limit = datetime.now(UTC) + self._cursor.tolerance
-        return value > limit if isinstance(value, datetime) else value > limit.date()
+    def _refuse_another_kind(self, greatest: Any) -> None:
+        if self._greatest is not None and cursor_kind(self._greatest) != cursor_kind(greatest):
+            raise ContractError(
+                f"{self._label}: cursor",
+                f"the saved position is a {cursor_kind(self._greatest)}, the column holds a {cursor_kind(greatest)}",
+                f"Run `headwater state reset {self._label}` to read from the start, or restore the type.",
+            )
 
     def _refuse_numbers_as_text(self, connection: psycopg.Connection[Any], tables: Tables, column: Identifier) -> None:
         row = connection.execute(
-            SQL("select bool_and({c} ~ %s) and count(distinct length({c})) > 1 from {t}").format(
+            SQL("select bool_and({c} ~ %s), min(length({c})), max(length({c})) from {t}").format(
                 c=column, t=tables.staged
             ),
             [_NUMBER],
         ).fetchone()
-        if row and row[0]:
+        assert row is not None
+        are_numbers, shortest, longest = row
+        saved = str(self._greatest) if self._greatest is not None else ""
+        if are_numbers and (shortest != longest or (re.match(_NUMBER, saved) and len(saved) != longest)):
             raise ContractError(
                 f"{self._label}: cursor {tables.cursor}",
                 "numbers of different length in a text column: as text, 9 comes after 10",

@@ -19,6 +19,7 @@ from connectors.sync.decode import Decoder
 from connectors.sync.extract import Extraction
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import Lease, connect
+from connectors.sync.notices import notices
 from connectors.sync.publish import Publication
 from connectors.sync.publisher import Publisher
 from connectors.sync.result import Progress, RowCounts, Status, SyncRequest, SyncResult, Verdict
@@ -26,6 +27,7 @@ from connectors.sync.schema import StreamSchema
 from connectors.sync.tables import observed_columns
 
 log = logging.getLogger(__name__)
+_SHOWN_CHANGES = 10
 
 
 def run(
@@ -86,6 +88,7 @@ class _Sync:
         lease.step = lambda: self.publishing.step or clock.step or "extract"
         self.state_before: dict[str, Any] = {}
         self.audit: Audit | None = None
+        self.decoder: Decoder | None = None
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
     def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
@@ -109,7 +112,7 @@ class _Sync:
                 log=self.progress.on_log,
                 cancelled=self.lease.stop.event,
             )
-            decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
+            decoder = self.decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
             extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)
             with Publisher(publication, request, self.dsn, folder, self.publishing) as publisher:
                 self.clock.at("extract")
@@ -160,10 +163,10 @@ class _Sync:
 
     def finalize(self) -> SyncResult:
         assert self.audit is not None
+        assert self.decoder is not None
         self.clock.at("finalize")
         request, audit = self.request, self.audit
-        decision = registry.newest(self.connection, request.source.source, request.stream.name)
-        verdicts = [*audit.verdicts, *_schema_verdict(decision)]
+        verdicts = [*audit.verdicts, *notices(self.decoder), *_schema_verdict(self.connection, request)]
         warned = [verdict for verdict in verdicts if not verdict.passed]
         status: Status = "succeeded"
         if audit.quarantined or warned:
@@ -204,17 +207,25 @@ class _Sync:
         )
 
 
-def _schema_verdict(version: registry.SchemaVersion | None) -> list[Verdict]:
-    """`schema_drift`: red while the newest version waits for a decision; it never heals itself."""
-    if version is None:
+def _schema_verdict(connection: psycopg.Connection[Any], request: SyncRequest) -> list[Verdict]:
+    """`schema_drift`: red while any version waits for a decision; it never heals itself."""
+    source, stream = request.source.source, request.stream.name
+    newest = registry.newest(connection, source, stream)
+    if newest is None:
         return []
-    pending = version.decision in ("pending", "blocked")
-    changes = "; ".join(f"{item['change']} {item['column']} ({item['action']})" for item in version.diff)
-    explanation = f"schema version {version.version} is {version.decision}" + (f": {changes}" if changes else "")
+    waiting = registry.undecided(connection, source, stream)
+    shown = waiting or [newest]
+    diff = [item for version in shown for item in version.diff]
+    said = [f"{item['change']} {item['column']} ({item['action']})" for item in diff[:_SHOWN_CHANGES]]
+    if len(diff) > _SHOWN_CHANGES:
+        said.append(f"and {len(diff) - _SHOWN_CHANGES:,} more")
+    changes = "; ".join(said)
+    versions = ", ".join(str(version.version) for version in shown)
+    explanation = f"schema version {versions} is {shown[-1].decision}" + (f": {changes}" if changes else "")
     return [
         Verdict(
-            "schema_drift", passed=not pending, severity="warn", blocking=False, explanation=explanation,
-            measured={"version": version.version, "decision": version.decision, "diff": list(version.diff)},
+            "schema_drift", passed=not waiting, severity="warn", blocking=False, explanation=explanation,
+            measured={"version": newest.version, "decision": shown[-1].decision, "diff": diff},
         )
     ]  # fmt: skip
 

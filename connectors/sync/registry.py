@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 from connectors.sync.columns import Column
 from connectors.sync.schema import Drift, StreamSchema, columns_from_json
 
-_SETTLED_ACTIONS = ("added", "ignored", "ignore")
+_SETTLED_ACTIONS = ("added", "ignored", "ignore", "named ", "kept as text")
+"""How the action of a settled difference begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,23 @@ def newest(connection: psycopg.Connection[Any], source: str, stream: str) -> Sch
         [source, stream],
     ).fetchone()
     return SchemaVersion(row[0], columns_from_json(row[1]), tuple(row[2]), row[3]) if row else None
+
+
+def undecided(connection: psycopg.Connection[Any], source: str, stream: str) -> list[SchemaVersion]:
+    """Versions that wait for a decision, oldest first; accepting one settles all before it."""
+    rows = connection.execute(
+        """
+        select version, columns, diff, decision from ops.schema_versions
+        where source = %(source)s and stream = %(stream)s and decision in ('pending', 'blocked')
+            and version > coalesce((
+                select max(version) from ops.schema_versions
+                where source = %(source)s and stream = %(stream)s and decision = 'accepted'
+            ), 0)
+        order by version
+        """,
+        {"source": source, "stream": stream},
+    ).fetchall()
+    return [SchemaVersion(row[0], columns_from_json(row[1]), tuple(row[2]), row[3]) for row in rows]
 
 
 def record(
@@ -55,7 +73,7 @@ def record(
         same_columns = columns == [column.to_json() for column in last.columns]
         if same_columns and all(item in last.diff for item in diff):
             return last.version
-        is_settled = all(item["action"] in _SETTLED_ACTIONS for item in diff)
+        is_settled = all(item["action"].startswith(_SETTLED_ACTIONS) for item in diff)
         decision, version = ("evolved" if is_settled else "pending"), last.version + 1
     connection.execute(
         """

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psycopg
 
@@ -225,11 +225,17 @@ def plan_import(connection: Connection, text: str) -> list[Move]:
     if not isinstance(entries, list):
         raise ConfigError("state import", f"not a {FORMAT} file", "Write one with `headwater state export`.")
     moves: list[Move] = []
-    for entry in entries:
-        known = history(connection, entry["source"], entry["stream"], 1)
+    for number, entry in enumerate(cast("list[Any]", entries)):
+        match entry:
+            case {"source": str(source), "stream": str(stream), "engine": str(engine), "state": dict(after)}:
+                known = history(connection, source, stream, 1)
+            case _:
+                raise ConfigError(
+                    f"state import: states[{number}]",
+                    "needs the texts source, stream and engine, and the object state",
+                    "Write such a file with `headwater state export`.",
+                )
         before, version = (known[0].state, known[0].version) if known else ({}, 0)
-        if before != entry["state"]:
-            moves.append(
-                Move(entry["source"], entry["stream"], version, before, entry["state"], "import", entry["engine"])
-            )
+        if before != after:
+            moves.append(Move(source, stream, version, before, cast("State", after), "import", engine))
     return moves

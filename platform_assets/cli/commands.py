@@ -30,6 +30,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("discover", "discover", "List the streams that a source offers."),
     Entry("preview", "preview", "Show the first rows of a stream; nothing is loaded."),
     Entry("sync", "sync", "Sync a source or one stream into the warehouse, without Dagster."),
+    Entry("syncs", "syncs", "List recent syncs of the ledger; `syncs show ID` tells everything about one."),
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
     Entry("dbt", "dbt", "Run dbt on dbt_project with profile and environment set."),

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from connectors.errors import ConfigError
 from platform_assets.cli import output
 from platform_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import psycopg
+
     from connectors.contract import Connector
     from connectors.specs import SourceSpec
+    from platform_assets.warehouse import Warehouse
 
 DEMO_VARIABLES = frozenset({"FLIGHTS_API_URL", "FLIGHTS_API_TOKEN", "REFERENCE_DB_URL", "WEATHER_FILES"})
 """What the demo sources are found by; nothing else uses these names."""
@@ -66,3 +70,32 @@ def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
 
     with reachable(spec, settings), kind(spec.connector.kind).open(spec) as connector:
         yield connector
+
+
+@contextmanager
+def running_warehouse(settings: Settings) -> "Generator[Warehouse]":
+    """The warehouse; an embedded server that this command had to start is stopped afterwards, without many words."""
+    from platform_assets.cli import demo_services
+
+    with demo_services.running_warehouse(settings, _silently) as warehouse:
+        yield warehouse
+
+
+@contextmanager
+def warehouse_session() -> "Generator[psycopg.Connection[Any]]":
+    """A session of the loader's."""
+    import psycopg
+
+    with (
+        running_warehouse(read_settings()) as warehouse,
+        psycopg.connect(warehouse.loader_dsn, autocommit=True) as session,
+    ):
+        yield session
+
+
+def stream_label(label: str, group: str) -> tuple[str, str]:
+    """Source and stream of `SOURCE.STREAM`. group: the commands that ask, for the message."""
+    source, _, stream = label.partition(".")
+    if not source or not stream:
+        raise ConfigError(group, f"{label!r} names no stream", "Write SOURCE.STREAM, e.g. nyc_flights.flights.")
+    return source, stream

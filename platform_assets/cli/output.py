@@ -105,12 +105,16 @@ def count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Rich's console on a masked stream; without a terminal as wide as the text needs."""
+def console(*, stderr: bool = False, is_data: bool = False) -> "Console":
+    """Rich's console on a masked stream; without a terminal as wide as the text needs.
+
+    is_data: what a source sent is shown as it is; `[/b]` and `:smile:` in it mean nothing.
+    """
     from rich.console import Console  # 0.15 s that --help need not wait for
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 240, highlight=False)
+    width = None if stream.isatty() else 240
+    return Console(file=stream, width=width, highlight=False, markup=not is_data, emoji=not is_data)
 
 
 def table(title: str, *columns: str, right: Iterable[str] = ()) -> "Table":

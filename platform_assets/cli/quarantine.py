@@ -1,75 +1,98 @@
 """`headwater quarantine`: records that broke their contract, and what becomes of them."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import json
+from dataclasses import asdict
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from connectors.errors import ConfigError
 from platform_assets.cli import output
-from platform_assets.cli.context import read_settings
+from platform_assets.cli.context import read_settings, running_warehouse, stream_label, warehouse_session
 
 if TYPE_CHECKING:
-    import psycopg
+    from rich.table import Table
+
+    from connectors.sync.replay import Held
+
+SHOWN_CHARACTERS = 80
 
 command = typer.Typer(no_args_is_help=True, help="Records that broke their contract: list, show, replay, discard.")
 
 Stream = Annotated[str, typer.Argument(help="SOURCE.STREAM")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 Ids = Annotated[list[int] | None, typer.Option("--id", help="Only this record; may be given several times.")]
 
 
-@contextmanager
-def _connection() -> "Generator[psycopg.Connection[Any]]":
-    import psycopg
-
-    from platform_assets.warehouse import ensure_warehouse
-
-    with psycopg.connect(ensure_warehouse(read_settings()).loader_dsn, autocommit=True) as connection:
-        yield connection
-
-
 def _parts(label: str) -> tuple[str, str]:
-    source, _, stream = label.partition(".")
-    if not stream:
-        raise ConfigError("quarantine", f"{label!r} names no stream", "Write SOURCE.STREAM, e.g. nyc_flights.flights.")
-    return source, stream
+    return stream_label(label, "quarantine")
 
 
 @command.command("list")
 def list_held(
     stream: Annotated[str | None, typer.Argument(help="SOURCE or SOURCE.STREAM; without it a summary.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many records.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many records.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
-    """What is held, by reason; with a source or a stream record by record."""
+    """What is held, by reason; with a source or a stream record by record, oldest first."""
     from connectors.sync import replay
 
-    with _connection() as connection:
-        if stream is None:
-            table = output.table("", "stream", "reason", "records", "newest (UTC)", right=["records"])
-            for source, name, reason, number, newest in replay.summary(connection):
-                table.add_row(f"{source}.{name}", reason, f"{number:,}", f"{newest.astimezone(UTC):%Y-%m-%d %H:%M}")
-        else:
-            source, _, name = stream.partition(".")
-            table = output.table("", "id", "stream", "field", "reason", "position", "payload", right=["id"])
-            for item in replay.held(connection, source, name or None, limit=limit):
-                label = f"{item.source}.{item.stream}"
-                row = (str(item.quarantine_id), label, item.field or "-", item.reason, item.position, item.payload[:80])
-                table.add_row(*row)
+    if stream is None:
+        _summary(as_json=as_json)
+        return
+    source, _, name = stream.partition(".")
+    with warehouse_session() as connection:
+        found = replay.held(connection, source, name or None, limit=limit)
+    if as_json:
+        print(json.dumps([_as_json(item) for item in found], indent=2))
+        return
+    table = output.table("", "id", "stream", "field", "reason", "position", "payload", right=["id"])
+    for item in found:
+        label = f"{item.source}.{item.stream}"
+        shown = item.payload if len(item.payload) <= SHOWN_CHARACTERS else f"{item.payload[:SHOWN_CHARACTERS]}..."
+        table.add_row(str(item.quarantine_id), label, item.field or "-", item.reason, item.position, shown)
+    _print(table)
+
+
+def _summary(*, as_json: bool) -> None:
+    from connectors.sync import replay
+
+    with warehouse_session() as connection:
+        found = replay.summary(connection)
+    if as_json:
+        keys = ("source", "stream", "reason", "records", "newest")
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], indent=2, default=str))
+        return
+    table = output.table("", "stream", "reason", "records", "newest (UTC)", right=["records"])
+    for source, name, reason, number, newest in found:
+        table.add_row(f"{source}.{name}", reason, f"{number:,}", f"{newest.astimezone(UTC):%Y-%m-%d %H:%M}")
+    _print(table)
+
+
+def _print(table: "Table") -> None:
     if table.row_count:
-        output.console().print(table)
+        output.console(is_data=True).print(table)
     else:
         print("nothing is held")
 
 
+def _as_json(item: "Held") -> dict[str, object]:
+    return {**asdict(item), "created_at": item.created_at.astimezone(UTC).isoformat()}
+
+
 @command.command()
-def show(record: Annotated[int, typer.Argument(help="An id that `list` shows.")]) -> None:
+def show(
+    record: Annotated[int, typer.Argument(help="An id that `list` shows.")],
+    as_json: AsJson = False,
+) -> None:
     """One record, whole."""
     from connectors.sync import replay
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         item = replay.one(connection, record)
+    if as_json:
+        print(json.dumps(_as_json(item), indent=2))
+        return
     print(f"{item.source}.{item.stream} #{item.quarantine_id} {item.status}, {item.reason}")
     print(f"from {item.position} of sync {item.sync_id}, {item.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     print(item.payload)
@@ -80,12 +103,13 @@ def replay_held(stream: Stream, ids: Ids = None) -> None:
     """Load held records through the stream's lifecycle: exactly once, however often it is said."""
     from connectors.sync import SyncRequest, replay
     from platform_assets.sources import find_source
-    from platform_assets.warehouse import ensure_warehouse
 
     source, name = _parts(stream)
-    spec = find_source(source)
+    settings = read_settings()
+    spec = find_source(source, settings.project_root)
     request = SyncRequest(spec, spec.stream(name), trigger="replay")
-    result = replay.replay(request, ensure_warehouse(read_settings()).loader_dsn, ids)
+    with running_warehouse(settings) as warehouse:
+        result = replay.replay(request, warehouse.loader_dsn, ids or None)
     if result is None:
         print("nothing is held")
         return
@@ -101,7 +125,7 @@ def discard(
     from connectors.sync import replay
 
     source, name = _parts(stream)
-    with _connection() as connection:
+    with warehouse_session() as connection:
         found = [
             item
             for item in replay.held(connection, source, name, limit=1_000_000)
@@ -112,4 +136,6 @@ def discard(
         elif not yes:
             print(f"{output.count(len(found), 'record')} of {stream} would be discarded; give --yes to do it.")
         else:
-            print(f"{output.count(replay.discard(connection, source, name, ids), 'record')} of {stream} discarded")
+            print(
+                f"{output.count(replay.discard(connection, source, name, ids or None), 'record')} of {stream} discarded"
+            )

@@ -2,17 +2,17 @@
 
 import json
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
 from connectors.errors import ConfigError
 from platform_assets.cli import output
-from platform_assets.cli.context import read_settings
+from platform_assets.cli.context import stream_label, warehouse_session
 
 if TYPE_CHECKING:
     import psycopg
@@ -27,22 +27,8 @@ Stream = typer.Argument(help="SOURCE.STREAM")
 Yes = typer.Option(False, "--yes", "-y", help="Apply the plan that is shown.")
 
 
-@contextmanager
-def _connection() -> "Generator[psycopg.Connection[Any]]":
-    import psycopg
-
-    from platform_assets.warehouse import ensure_warehouse
-
-    warehouse = ensure_warehouse(read_settings())
-    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
-        yield connection
-
-
 def _parts(label: str) -> tuple[str, str]:
-    source, dot, stream = label.partition(".")
-    if not dot or not stream:
-        raise ConfigError("state", f"{label!r} names no stream", "Write SOURCE.STREAM, e.g. nyc_flights.flights.")
-    return source, stream
+    return stream_label(label, "state")
 
 
 @command.command("list")
@@ -50,10 +36,13 @@ def list_states(source: str | None = typer.Argument(None), as_json: bool = typer
     """Every stream's current position."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         found = statebook.newest(connection, source)
     if as_json:
         print(statebook.export(found))
+        return
+    if not found:
+        print("no position is saved yet")
         return
     table = output.table(
         "", "stream", "engine", "version", "cursor", "bytes", "written by", "at (UTC)", right=["bytes"]
@@ -63,7 +52,7 @@ def list_states(source: str | None = typer.Argument(None), as_json: bool = typer
         table.add_row(
             item.label, item.engine, str(item.version), item.cursor or "-", str(item.size_bytes), item.reason, at
         )
-    output.console().print(table)
+    output.console(is_data=True).print(table)
 
 
 @command.command()
@@ -71,7 +60,7 @@ def show(stream: str = Stream, limit: int = typer.Option(10, help="How many vers
     """One stream's state, and its last versions."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         now = statebook.current(connection, *_parts(stream))
         versions = statebook.history(connection, *_parts(stream), limit)
     print(json.dumps(now.state, indent=2))
@@ -79,7 +68,7 @@ def show(stream: str = Stream, limit: int = typer.Option(10, help="How many vers
     for item in versions:
         at = f"{item.committed_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         table.add_row(str(item.version), item.cursor or "-", item.reason, item.actor, item.sync_id or "-", at)
-    output.console().print(table)
+    output.console(is_data=True).print(table)
 
 
 @command.command()
@@ -91,7 +80,7 @@ def diff(
     """What changed between two versions."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         versions = {item.version: item for item in statebook.history(connection, *_parts(stream), 1_000)}
     newest = max(versions, default=0)
     left, right = before or max(newest - 1, 1), after or newest
@@ -104,8 +93,10 @@ def diff(
 @command.command()
 def rewind(
     stream: str = Stream,
-    time: Annotated[datetime | None, typer.Option("--to-time", help="The state as of this moment, UTC.")] = None,
-    sync: Annotated[str | None, typer.Option("--to-sync", help="The state that this sync left.")] = None,
+    time: Annotated[
+        datetime | None, typer.Option("--to-time", help="The state as of this moment; UTC unless it says.")
+    ] = None,
+    sync: Annotated[UUID | None, typer.Option("--to-sync", help="The state that this sync left.")] = None,
     version: Annotated[int | None, typer.Option("--to-version")] = None,
     value: Annotated[str | None, typer.Option("--to-value", help="A cursor value of one's own.")] = None,
     yes: bool = Yes,
@@ -117,16 +108,20 @@ def rewind(
         raise ConfigError(
             f"state rewind {stream}", "needs one target", "Give --to-time, --to-sync, --to-version or --to-value."
         )
-    with _connection() as connection:
+    with warehouse_session() as connection:
         move = statebook.plan_rewind(
             connection,
             *_parts(stream),
-            to_time=time.replace(tzinfo=UTC) if time else None,
-            to_sync=sync,
+            to_time=_aware(time) if time else None,
+            to_sync=str(sync) if sync else None,
             to_version=version,
             to_value=value,
         )
         _do(connection, [move], yes=yes)
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 @command.command()
@@ -134,7 +129,7 @@ def reset(stream: str = Stream, yes: bool = Yes) -> None:
     """Forget the position: the next sync reads from the start."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         _do(connection, [statebook.plan_reset(connection, *_parts(stream))], yes=yes)
 
 
@@ -143,7 +138,7 @@ def undo(stream: str = Stream, yes: bool = Yes) -> None:
     """Return to the state before the last change."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         _do(connection, [statebook.plan_undo(connection, *_parts(stream))], yes=yes)
 
 
@@ -154,7 +149,7 @@ def export_states(
     """Current states as JSON, on stdout or into a file."""
     from connectors.sync import statebook
 
-    with _connection() as connection:
+    with warehouse_session() as connection:
         text = statebook.export(statebook.newest(connection, source))
     if to is None:
         print(text)
@@ -169,8 +164,13 @@ def import_states(
     """Set the states that an exported file holds."""
     from connectors.sync import statebook
 
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    with _connection() as connection:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"state import {file}", str(error), "Write one with `headwater state export --to`."
+        ) from error
+    with warehouse_session() as connection:
         _do(connection, statebook.plan_import(connection, text), yes=yes)
 
 
@@ -197,4 +197,4 @@ def _print_changes(changes: Sequence[tuple[str, str | None, str | None]], left: 
     for path, before, after in changes:
         table.add_row(path, before or "-", after or "-")
     if changes:
-        output.console().print(table)
+        output.console(is_data=True).print(table)

@@ -40,6 +40,7 @@ def command(
     Ctrl-C publishes what is sealed and ends; a second one ends at once.
     """
     from connectors.sync import SyncRequest
+    from connectors.sync.settle import settle_lost
     from platform_assets.cli.demo_services import running_warehouse
     from platform_assets.sources import find_streams
 
@@ -52,6 +53,8 @@ def command(
         reachable(spec, settings),
         _stops_in_order(cancelled),
     ):
+        for lost in settle_lost(warehouse.loader_dsn):
+            output.note(f"settled a sync whose process had died: {lost}")
         for stream in streams:
             if cancelled.is_set():
                 break

@@ -30,7 +30,9 @@ from benchmarks.support import (
 )
 from platform_assets.settings import PROJECT_ROOT
 
-CLAIM = "Nested JSON over local HTTP: at most 1.4 times a hand-written client, at least 10 times faster than dlt's default"
+CLAIM = (
+    "Nested JSON over local HTTP: at most 1.4 times a hand-written client, at least 10 times faster than dlt's default"
+)
 PAGE_ROWS = 2_000
 CONNECTOR = {"kind": "rest", "base_url": "env:BENCH_API_URL"}
 STREAM = {

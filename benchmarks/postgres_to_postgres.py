@@ -166,7 +166,9 @@ def headwater(bench: Bench) -> Measured:
 def sling(bench: Bench) -> Measured:
     """The binary inside the wheel, without Python around it."""
     interpreter = peer("sling", f"sling-linux-amd64=={SLING_VERSION}")
-    (binary,) = (interpreter.parent.parent / "lib").glob("python*/site-packages/sling_linux_amd64/bin/sling-linux-amd64")
+    (binary,) = (interpreter.parent.parent / "lib").glob(
+        "python*/site-packages/sling_linux_amd64/bin/sling-linux-amd64"
+    )
     bench.clean()
     command = [
         str(binary), "run", "--mode", "full-refresh",

@@ -264,7 +264,9 @@ def report(
         "size": size,
         "rows": rows,
         "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in OWN} | {"python": platform.python_version()} | dict(versions or {}),
+        "versions": {name: version(name) for name in OWN}
+        | {"python": platform.python_version()}
+        | dict(versions or {}),
         "paths": [asdict(outcome) for outcome in outcomes],
         "targets": [asdict(target) | {"is_met": target.is_met} for target in targets],
         "is_met": all(target.is_met for target in targets if target.is_met is not None),

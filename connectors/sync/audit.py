@@ -12,8 +12,9 @@ from connectors.errors import ContractError
 from connectors.specs import CheckSpec, StreamSpec
 from connectors.sync.columns import DELETED
 from connectors.sync.dispositions import Tables
-from connectors.sync.result import Verdict
+from connectors.sync.result import SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
+from connectors.sync.volume import VolumeOptions, earlier_rows, judge_volume
 
 _SHARE_NEEDS_ROWS = 20
 """Below so many records a share says nothing: one bad row of ten is no 10 %."""
@@ -38,6 +39,17 @@ class RowRule:
     reason: str
     violation: Composable
     when_absent: Composable
+
+
+WHOLE_SYNC = ("reconcile", "volume_anomaly")
+"""Checks that judge a sync as a whole."""
+
+
+def is_blocking(check: CheckSpec) -> bool:
+    """Declared so; or left open on a check that blocks by itself unless it only warns."""
+    if check.blocking is not None:
+        return check.blocking
+    return check.type in ("reconcile", "row_rule") and check.severity != "warn"
 
 
 def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, ...]:
@@ -71,7 +83,7 @@ def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, .
 
 
 class Audit:
-    """Collects the verdicts of one sync. `judge` runs inside each publication, before anything is visible."""
+    """Collects the verdicts of one sync. `judge` and `conclude` run inside publications, before anything is visible."""
 
     def __init__(self, label: str, stream: StreamSpec) -> None:
         self._label = label
@@ -108,25 +120,46 @@ class Audit:
         self.extracted += extracted
         self.quarantined += quarantined
 
-    def judge(
-        self, connection: psycopg.Connection[Any], tables: Tables, schema: StreamSchema, *, is_last: bool
-    ) -> None:
-        """Judge the staged rows, and the whole sync when they are the last.
+    @property
+    def waits_for_the_end(self) -> bool:
+        """A blocking check judges the sync as a whole, so nothing of it may be visible before its end."""
+        return any(check.type in WHOLE_SYNC and is_blocking(check) for check in self._stream.checks)
+
+    def judge(self, connection: psycopg.Connection[Any], tables: Tables, schema: StreamSchema) -> None:
+        """The row rules on the staged rows, before they are written.
+
+        Raises:
+            AuditFailedError: a blocking rule failed.
+        """
+        for check in self._stream.checks:
+            if check.type == "row_rule":
+                self._add(check, self._row_rule(connection, tables, schema, check.options))
+        self._raise_blocking()
+
+    def conclude(self, connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, loaded: int) -> None:
+        """The sync as a whole, in the transaction of its last publication, when all that is left is the commit.
+
+        loaded: rows that the whole sync puts into the raw table.
 
         Raises:
             AuditFailedError: a blocking check failed, or too much is in quarantine.
         """
         share = self.quarantined / self.extracted if self.extracted else 0.0
         limit = self._stream.max_quarantined.share
-        if is_last and self.extracted >= _SHARE_NEEDS_ROWS and share > limit:
+        if self.extracted >= _SHARE_NEEDS_ROWS and share > limit:
             self._fail_quarantine(
                 self.quarantined, f"{share:.1%} of {self.extracted}, max_quarantined.share is {limit:.1%}"
             )
+        self._reconcile()
         for check in self._stream.checks:
-            if check.type == "row_rule":
-                self._add(check, self._row_rule(connection, tables, schema, check.options))
-        if is_last:
-            self._reconcile()
+            if check.type == "volume_anomaly" and is_blocking(check) and request.trigger != "replay":
+                options = VolumeOptions.model_validate({k: v for k, v in check.options.items() if k != "name"})
+                earlier = earlier_rows(connection, request, sync_id, options.history)
+                found = judge_volume(loaded, earlier, options)
+                self._add(check, (found.passed, found.explanation, found.measured))
+        self._raise_blocking()
+
+    def _raise_blocking(self) -> None:
         failed = [verdict for verdict in self.verdicts if verdict.blocking and not verdict.passed]
         if failed:
             raise AuditFailedError(
@@ -152,7 +185,7 @@ class Audit:
         passed, explanation, measured = outcome
         name = str(check.options.get("name") or check.type)
         severity = check.severity or "error"
-        blocking = check.blocking if check.blocking is not None else severity == "error"
+        blocking = is_blocking(check)
         self.verdicts = [verdict for verdict in self.verdicts if verdict.name != name or not verdict.passed]
         if any(verdict.name == name for verdict in self.verdicts):
             return

@@ -49,8 +49,11 @@ class Extraction:
 
     @property
     def _waits_for_the_end(self) -> bool:
-        """A snapshot is compared with the table as a whole; a replay resolves its records in one publication."""
-        return self._request.stream.snapshot or self._request.trigger == "replay"
+        """A snapshot is compared with the table as a whole, a blocking check may judge the whole sync, and a replay
+        resolves its records in one publication."""
+        stream = self._request.stream
+        judged = self._audit.waits_for_the_end and stream.write != "replace"
+        return stream.snapshot or judged or self._request.trigger == "replay"
 
     @property
     def _can_cut_anywhere(self) -> bool:

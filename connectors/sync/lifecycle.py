@@ -100,7 +100,9 @@ class _Sync:
             [Jsonb(self.state_before), self.lease.sync_id],
         )
         version = registry.newest(connection, request.source.source, request.stream.name)
-        schema = StreamSchema(request.label, request.stream, version.columns if version else ())
+        schema = StreamSchema(
+            request.label, request.stream, version.columns if version else (), version.version if version else 0
+        )
         audit = self.audit = Audit(request.label, request.stream)
         publication = Publication(connection, self.lease, request, position, audit, resolves)
         opened = connector or kind(request.source.connector.kind).open(request.source)

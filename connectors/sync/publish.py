@@ -143,13 +143,15 @@ class Publication:
             filtered = dispositions.filter_window(connection, tables, self._request.window)
         broken = [] if self._goes_straight else self._break_out(tables)
         rejects = [*batch.rejects, *refused, *broken]
-        quarantine.hold(connection, self._request, self._lease.sync_id, rejects)
+        self._hold(rejects)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
             self._audit.count(batch.extracted, len(rejects))
-            self._audit.judge(connection, tables, self._schema, is_last=batch.is_last)
+            self._audit.judge(connection, tables, self._schema)
         written = self._apply(tables, refused=len(refused))
+        if batch.is_last:
+            self._conclude(self.rows.loaded + written.loaded)
         return RowCounts(
             extracted=batch.extracted,
             loaded=written.loaded,
@@ -168,6 +170,11 @@ class Publication:
             if part.rows
             for reject in copy_part(self._connection, tables.staged, part, may_refuse=limit)
         ]
+
+    def _hold(self, rejects: Sequence[Reject]) -> None:
+        # the first sync writes version 1 in this very transaction
+        version = max(self._schema.version, 1)
+        quarantine.hold(self._connection, self._request, self._lease.sync_id, rejects, version)
 
     def _break_out(self, tables: Tables) -> list[Reject]:
         rules = contract_rules(self._stream, self._schema)
@@ -247,12 +254,13 @@ class Publication:
         tables = self._tables(generation.ready(raw))
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
-        quarantine.hold(connection, self._request, self._lease.sync_id, generation.rejects)
+        self._hold(generation.rejects)
         with self._clock.during("audit"):
             self._audit.count(generation.extracted, len(generation.rejects))
-            self._audit.judge(connection, tables, self._schema, is_last=True)
+            self._audit.judge(connection, tables, self._schema)
         self._refuse_empty(tables)
         loaded = generation.extracted - len(generation.rejects) - deduplicated
+        self._conclude(loaded)
         generation.swap(tables)
         return RowCounts(
             extracted=generation.extracted,
@@ -260,6 +268,10 @@ class Publication:
             deduplicated=deduplicated,
             quarantined=len(generation.rejects),
         )
+
+    def _conclude(self, loaded: int) -> None:
+        with self._clock.during("audit"):
+            self._audit.conclude(self._connection, self._request, self._lease.sync_id, loaded)
 
     def _refuse_empty(self, tables: Tables) -> None:
         """A full read of nothing must not empty a table that has rows, unless the stream allows it."""

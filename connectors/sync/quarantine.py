@@ -57,8 +57,14 @@ def masked(payload: str, request: SyncRequest, secrets: Sequence[str]) -> str:
     return text.encode("utf-8", "replace")[:MAX_PAYLOAD_BYTES].decode("utf-8", "ignore")
 
 
-def hold(connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, rejects: Sequence[Reject]) -> None:
-    """Keep the rejects, in the caller's transaction."""
+def hold(
+    connection: psycopg.Connection[Any],
+    request: SyncRequest,
+    sync_id: str,
+    rejects: Sequence[Reject],
+    schema_version: int,
+) -> None:
+    """Keep the rejects, in the caller's transaction. schema_version: the contract that they broke."""
     if not rejects:
         return
     secrets = secret_values(request)
@@ -69,14 +75,15 @@ def hold(connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str
         rows.append(
             (
                 request.source.source, request.stream.name, sync_id, mask(reject.reason, secrets), reject.field,
-                payload, digest, reject.position,
+                payload, digest, reject.position, schema_version,
             )
         )  # fmt: skip
     with connection.cursor() as cursor:
         cursor.executemany(
             """
-            insert into ops.quarantine (source, stream, sync_id, reason, field, payload, payload_sha256, position)
-            values (%s, %s, %s, %s, %s, %s, %s, %s)
+            insert into ops.quarantine
+                (source, stream, sync_id, reason, field, payload, payload_sha256, position, schema_version)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             rows,
         )

@@ -50,11 +50,12 @@ class Drift:
 class StreamSchema:
     """Grows during a sync; every growth follows the stream's drift policy and is kept as a `Drift`.
 
+    version: the newest in `ops.schema_versions`, 0 before the first.
     remembered: the columns of the newest version in `ops.schema_versions`, in order; empty at the first sync, when
         whatever turns up is simply observed.
     """
 
-    def __init__(self, label: str, spec: StreamSpec, remembered: Sequence[Column]) -> None:
+    def __init__(self, label: str, spec: StreamSpec, remembered: Sequence[Column], version: int = 0) -> None:
         self.label = label
         self._spec = spec
         self._is_first = not remembered
@@ -62,6 +63,7 @@ class StreamSchema:
         self._variants: dict[tuple[str, ColumnType], Column] = {
             (c.variant_of, c.type): c for c in remembered if c.variant_of
         }
+        self.version = version
         self.version_columns = tuple(remembered)
         self.drift: list[Drift] = []
         self.seen: set[str] = set()

@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from connectors.contract import Attestation, Checkpoint, Message
 from connectors.errors import ContractError
 from connectors.sync import SyncRequest, replay
 from platform_assets.warehouse import Warehouse
@@ -21,8 +22,8 @@ def fetch(warehouse: Warehouse, query: str) -> list[tuple[Any, ...]]:
 def test_a_retyped_value_is_held_with_reason_position_and_payload(warehouse: Warehouse) -> None:
     result = sync(warehouse.loader_dsn, [records({"id": 1, "amount": 1}, {"id": 2, "amount": "much"})], **STREAM)
     assert (result.rows.extracted, result.rows.loaded, result.rows.quarantined) == (2, 1, 1)
-    held = fetch(warehouse, "select field, reason, position, payload from ops.quarantine")
-    assert held == [("amount", "text does not fit bigint", "page 1, record 2", '{"id": 2, "amount": "much"}')]
+    held = fetch(warehouse, "select field, reason, position, payload, schema_version from ops.quarantine")
+    assert held == [("amount", "text does not fit bigint", "page 1, record 2", '{"id": 2, "amount": "much"}', 1)]
 
 
 def test_more_bad_records_than_allowed_fail_the_sync_and_load_nothing(warehouse: Warehouse) -> None:
@@ -93,3 +94,29 @@ def test_a_failing_row_rule_publishes_nothing_and_keeps_the_last_good_data(wareh
         sync(warehouse.loader_dsn, [records({"id": 1, "n": 6}, {"id": 2, "n": -1})], **stream)
     assert [verdict.passed for verdict in caught.value.verdicts] == [False]  # type: ignore[attr-defined] AuditFailedError
     assert fetch(warehouse, "select id, n from raw_unit.things") == [(1, 5)]
+
+
+def test_a_blocking_volume_check_keeps_half_a_load_out(warehouse: Warehouse) -> None:
+    stream = {
+        "write": "merge", "primary_key": "id", "window": {"rows": 1},
+        "checks": [{"type": "volume_anomaly", "severity": "error", "blocking": True, "minimum": 3}],
+    }  # fmt: skip
+
+    def day(number: int, rows: int) -> list[Message]:
+        pages = [records(*[{"id": 1000 * number + n} for n in range(half, rows, 2)]) for half in (0, 1)]
+        return [pages[0], Checkpoint(), pages[1]]
+
+    for number in range(3):
+        sync(warehouse.loader_dsn, day(number, 100), **stream)
+    with pytest.raises(ContractError, match="50 rows, below the expected"):
+        sync(warehouse.loader_dsn, day(3, 50), **stream)
+    assert fetch(warehouse, "select count(*) from raw_unit.things") == [(300,)]
+    assert sync(warehouse.loader_dsn, day(3, 98), **stream).rows.loaded == 98
+
+
+def test_a_declared_reconciliation_that_fails_shows_nothing_of_the_read(warehouse: Warehouse) -> None:
+    stream = {"write": "append", "window": {"rows": 1}, "checks": [{"type": "reconcile"}]}
+    with pytest.raises(ContractError, match="the source says 3 rows, 2 were read"):
+        sync(warehouse.loader_dsn, [records({"n": 1}), Checkpoint(), records({"n": 2}), Attestation(rows=3)], **stream)
+    found = fetch(warehouse, "select coalesce(sum(rows_loaded), 0) from ops.syncs")
+    assert found == [(0,)]

@@ -1,84 +1,26 @@
-"""Did this sync load about as many rows as the ones before it?
+"""Did this sync load about as many rows as the ones before it? The arithmetic is `connectors.sync.volume`.
 
-A band of `sensitivity` robust deviations around the median of the last syncs; empty syncs count as zero rows, so
-that a source that falls silent is seen. The robust deviation is 1.4826 x MAD, which equals the standard deviation
-for normal noise (Rousseeuw and Croux, 1993), and never less than `tolerance` of the median nor than one row.
-A stream that is often empty (a fifth of its syncs, and twice) has no lower bound, and its upper one comes from the
-syncs that brought rows.
+Declared as blocking, the engine judges it before anything is published, and this module only repeats its verdict.
 """
 
-from collections.abc import Sequence
-from statistics import median
-
-from pydantic import Field
-
 from connectors.sync import Verdict
+from connectors.sync.volume import VolumeOptions, judge_volume
 from platform_assets.checks.contract import CheckType, Observation, Options, every_stream
 
-MAD_TO_DEVIATION = 1.4826
-OFTEN_EMPTY_SHARE, OFTEN_EMPTY_SYNCS = 0.2, 2
+
+class Volume(VolumeOptions, Options):
+    """The engine's options, as a check's."""
 
 
-class VolumeOptions(Options):
-    """How far is too far.
-
-    sensitivity: robust deviations on either side of the median.
-    history: how many earlier syncs are looked at.
-    minimum: below so many earlier syncs the check passes and says that it is still learning.
-    tolerance: smallest deviation, as a share of the median, for streams that hardly vary.
-    """
-
-    sensitivity: float = Field(default=4.0, gt=0)
-    history: int = Field(default=30, ge=3, le=100)
-    minimum: int = Field(default=7, ge=3, le=100)
-    tolerance: float = Field(default=0.1, ge=0, le=1)
-
-
-def evaluate(observation: Observation, options: VolumeOptions) -> Verdict:
-    """Rows loaded by this sync against the band; passes while there are fewer than `minimum` earlier syncs."""
-    rows = observation.result.rows.loaded
-    past = [sync.rows for sync in observation.history.syncs[: options.history]]
-    measured: dict[str, object] = {
-        "rows": rows,
-        "sample": len(past),
-        "minimum_sample": options.minimum,
-        "history": past[::-1],
-    }
-    is_often_empty = past.count(0) >= max(OFTEN_EMPTY_SYNCS, OFTEN_EMPTY_SHARE * len(past))
-    sample = [value for value in past if value] if is_often_empty else past
-    if len(sample) < options.minimum:
-        kind = "earlier syncs with rows" if is_often_empty else "earlier syncs"
-        learning = f"{rows} rows; learning: {len(sample)} of {options.minimum} {kind}"
-        return _verdict(passed=True, explanation=learning, measured=measured)
-    low, middle, high = band(sample, options)
-    low = 0.0 if is_often_empty else low
-    passed = low <= rows <= high
-    side = "inside" if passed else "below" if rows < low else "above"
-    return _verdict(
-        passed=passed,
-        explanation=f"{rows} rows, {side} the expected {low:.0f} to {high:.0f} "
-        f"(median {middle:.0f} of {len(sample)} earlier syncs{' with rows' if is_often_empty else ''})",
-        measured={**measured, "expected_low": low, "expected_high": high, "median": middle},
-    )
-
-
-def band(sample: Sequence[int], options: VolumeOptions) -> tuple[float, float, float]:
-    """Lowest expected, median and highest expected rows; lowest is at least 1 where no sync was ever empty."""
-    middle = float(median(sample))
-    spread = float(median(abs(value - middle) for value in sample))
-    deviation = max(MAD_TO_DEVIATION * spread, options.tolerance * middle, 1.0)
-    floor = 1.0 if min(sample) > 0 else 0.0
-    return max(floor, middle - options.sensitivity * deviation), middle, middle + options.sensitivity * deviation
-
-
-def _verdict(*, passed: bool, explanation: str, measured: dict[str, object]) -> Verdict:
-    return Verdict("volume_anomaly", passed, "warn", blocking=False, explanation=explanation, measured=measured)
+def evaluate(observation: Observation, options: Volume) -> Verdict:
+    """Rows loaded by this sync against the band of the earlier ones."""
+    return judge_volume(observation.result.rows.loaded, [sync.rows for sync in observation.history.syncs], options)
 
 
 CHECK = CheckType(
     name="volume_anomaly",
     description="Rows loaded lie within the usual band of the last syncs, empty ones included.",
-    options=VolumeOptions,
+    options=Volume,
     applies_to=every_stream,
     evaluate=evaluate,
     severity="warn",

@@ -13,6 +13,7 @@ from tests.ingest.conftest import Write, load
 from tests.ingest.shop import SOURCE, TOKEN, Answer, Shop, open_shop, order
 
 KEY = dg.AssetKey(["shop", "orders"])
+ERROR = dg.AssetCheckSeverity.ERROR
 PARTITIONED = f"{SOURCE}      partitions: {{by: day, start: 2024-01-01}}\n"
 
 
@@ -216,6 +217,42 @@ def test_a_declared_reconciliation_that_fails_keeps_the_rows_out(
 
     assert run.checks["reconcile"].passed is False
     assert run.materializations == []
+
+
+@pytest.mark.parametrize(
+    ("checks", "severity", "loaded"),
+    [("", dg.AssetCheckSeverity.WARN, [1, 2, 5, 6]), ("      checks: [{type: reconcile}]\n", ERROR, [])],
+    ids=["undeclared", "declared"],
+)
+def test_a_dropped_page_turns_the_same_run_red(
+    shop: Shop,
+    warehouse: Warehouse,
+    materialize: Callable[..., Run],
+    checks: str,
+    severity: dg.AssetCheckSeverity,
+    loaded: list[int],
+) -> None:
+    """With status 200, and the way to the next page in it: nothing but the source's own count tells."""
+    shop.orders = [order(number) for number in range(1, 7)]
+
+    def drop_the_second_page(request: int) -> None:
+        if request == 2:
+            shop.refusals = [Answer(200, {"data": [], "next": "4", "total": 6})]
+
+    shop.on_page = drop_the_second_page
+
+    run = materialize(SOURCE + checks)
+
+    check = run.checks["reconcile"]
+    assert (check.passed, check.severity) == (False, severity)
+    assert check.description == "the source says 6 rows, 4 were read"
+    assert {name: value.value for name, value in check.metadata.items()} == {"source_rows": 6, "rows": 4}
+    assert len(run.materializations) == (1 if loaded else 0)
+    published = "select count(*) from pg_tables where schemaname = 'raw_shop' and tablename = 'orders'"
+    if rows(warehouse, published) == [(1,)]:
+        assert [number for (number,) in rows(warehouse, "select id from raw_shop.orders order by id")] == loaded
+    status = "succeeded_with_warnings" if loaded else "failed"
+    assert rows(warehouse, "select status from ops.syncs") == [(status,)]
 
 
 def test_a_total_that_is_wrong_only_warns_where_reconciliation_is_not_declared(

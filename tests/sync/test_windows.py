@@ -1,0 +1,165 @@
+"""Long reads commit in windows: a failure keeps what was sealed, and the next sync does not ask for it again."""
+
+import gzip
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from connectors.contract import JsonRecords
+from connectors.errors import HeadwaterError, TransientError
+from connectors.specs import SourceSpec, WindowSpec, parse_source
+from connectors.sync import Progress, SyncRequest, SyncResult, sync
+from platform_assets.warehouse import Warehouse
+from tests.http.serving import Exchange, serving
+from tests.support.scripted import Checkpoint, records
+from tests.support.scripted import sync as sync_script
+from tests.support.sql import run as sql
+
+
+def source(connector: dict[str, Any], **stream: Any) -> SourceSpec:
+    attributes = {
+        "source": "unit",
+        "owner": "team:test",
+        "connector": connector,
+        "streams": [{"name": "things", "write": "append", **stream}],
+    }
+    return parse_source(attributes, "tests/unit.yaml")
+
+
+def run(spec: SourceSpec, warehouse: Warehouse, log: list[str] | None = None) -> SyncResult:
+    progress = Progress(on_log=log.append) if log is not None else Progress()
+    return sync(SyncRequest(spec, spec.streams[0], trigger="cli"), warehouse.loader_dsn, progress)
+
+
+LEDGER = "select status, failure_class, windows, rows_loaded from ops.syncs order by started_at"
+
+
+def test_a_window_is_fifty_thousand_rows_or_half_a_minute() -> None:
+    assert WindowSpec().model_dump(mode="json") == {"rows": 50_000, "seconds": "PT30S"}
+
+
+def test_an_ordered_api_that_fails_midway_is_asked_onwards_from_the_last_sealed_page(warehouse: Warehouse) -> None:
+    things = [{"n": n} for n in range(10)]
+    broken = True
+
+    def answer(exchange: Exchange) -> None:
+        since, page = int(exchange.query.get("since", 0)), int(exchange.query.get("page", 1))
+        if broken and page == 4:
+            exchange.json({"error": "out of order"}, 503)
+            return
+        found = [thing for thing in things if thing["n"] >= since]
+        exchange.json(found[(page - 1) * 2 : page * 2])
+
+    with serving(answer) as served:
+        spec = source(
+            {"kind": "rest", "base_url": served.url, "retries": {"attempts": 1}},
+            path="/things",
+            cursor={"field": "n"},
+            incremental={"param": "since", "ordered": True},
+            pagination={"type": "page_number"},
+            window={"rows": 1},
+        )
+        with pytest.raises(TransientError):
+            run(spec, warehouse)
+        assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(6)]
+        before, broken = len(served.seen), False
+
+        again = run(spec, warehouse)
+
+    assert (again.rows.loaded, again.rows.deduplicated) == (4, 1)
+    assert {target.partition("since=")[2].partition("&")[0] for target in served.seen[before:]} == {"5"}
+    assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(10)]
+    assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "transient", 3, 6), ("succeeded", None, again.windows, 4)]
+
+
+def test_an_api_without_an_order_starts_over_and_publishes_nothing_of_half_a_read(warehouse: Warehouse) -> None:
+    def answer(exchange: Exchange) -> None:
+        is_broken = exchange.query.get("page") == "2"
+        exchange.json({} if is_broken else [{"n": 1}], 503 if is_broken else 200)
+
+    with serving(answer) as served:
+        spec = source(
+            {"kind": "rest", "base_url": served.url, "retries": {"attempts": 1}},
+            path="/things",
+            cursor={"field": "n"},
+            incremental={"param": "since"},
+            pagination={"type": "page_number"},
+            window={"rows": 1},
+        )
+        with pytest.raises(TransientError):
+            run(spec, warehouse)
+    assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "transient", 0, 0)]
+
+
+def test_files_before_a_broken_one_stay_and_are_not_opened_again(warehouse: Warehouse, tmp_path: Path) -> None:
+    def write(name: str, *numbers: int, cut: int = 0) -> None:
+        packed = gzip.compress(("n\n" + "".join(f"{n}\n" for n in numbers)).encode())
+        (tmp_path / name).write_bytes(packed[: len(packed) - cut])
+
+    write("a.csv.gz", 1, 2)
+    write("b.csv.gz", 3, 4, cut=12)
+    write("c.csv.gz", 5)
+    spec = source({"kind": "files", "url": str(tmp_path)}, path="*.csv.gz", window={"rows": 1})
+    log: list[str] = []
+    with pytest.raises(HeadwaterError):
+        run(spec, warehouse, log)
+    assert [line for line in log if line.startswith("file ")] == ["file 1 of 3: a.csv.gz", "file 2 of 3: b.csv.gz"]
+    assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(1,), (2,)]
+    write("b.csv.gz", 3, 4)
+    log.clear()
+
+    again = run(spec, warehouse, log)
+
+    assert sorted(line.split()[-1] for line in log if line.startswith("file ")) == ["b.csv.gz", "c.csv.gz"]
+    assert again.rows.loaded == 3
+    assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(1, 6)]
+
+
+def test_nothing_is_cut_where_the_connector_seals_nothing(warehouse: Warehouse) -> None:
+    pages = [records({"n": n}) for n in range(5)]
+    result = sync_script(warehouse.loader_dsn, pages, write="append", window={"rows": 1, "seconds": "PT0S"})
+    assert (result.windows, result.rows.loaded) == (1, 5)
+
+
+@pytest.mark.parametrize("windows", [1, 4])
+def test_the_steps_times_fill_the_syncs_duration(warehouse: Warehouse, windows: int) -> None:
+    def script() -> Iterator[Any]:
+        for number in range(windows):
+            yield records(*({"n": number, "k": k} for k in range(2_000)))
+            yield Checkpoint()
+
+    before = time.monotonic()
+    result = sync_script(warehouse.loader_dsn, script(), write="append", window={"rows": 1})
+    elapsed = time.monotonic() - before
+
+    seconds = dict(result.step_seconds)
+    assert set(seconds) == {"start", "extract", "land", "audit", "publish", "finalize"}
+    reading = sum(seconds[step] for step in ("start", "extract", "finalize"))
+    publishing = sum(seconds[step] for step in ("land", "audit", "publish"))
+    # each of the two is a part of the time; together they leave none of it out
+    assert 0 < reading <= elapsed
+    assert 0 < publishing <= elapsed
+    assert reading + publishing >= 0.8 * result.seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_million_rows_need_no_more_memory_than_some(warehouse: Warehouse, is_sealed: bool) -> None:
+    """Windows bound it; without a checkpoint part files on disk do."""
+
+    def script(pages: int) -> Iterator[Any]:
+        for page in range(pages):
+            body = b"\n".join(b'{"n": %d, "name": "number %d", "price": %d.25}' % (n, n, n) for n in range(10_000))
+            yield JsonRecords(body, f"page {page}")
+            if is_sealed:
+                yield Checkpoint()
+
+    sync_script(warehouse.loader_dsn, script(10), write="append")
+    before = psutil.Process().memory_info().rss
+    result = sync_script(warehouse.loader_dsn, script(100), write="append")
+    assert result.rows.loaded == 1_000_000
+    assert result.peak_memory_bytes - before < 150 * 2**20

@@ -64,9 +64,9 @@ def page_body(page: int, rows: int) -> bytes:
 def serve(pages: int, rows: int, *, is_same: bool) -> None:
     """Answers /events?page=1.. with `rows` records a page and none behind the last; ends with its standard input.
 
-    is_same: every page is the first, which takes no memory for millions of rows.
+    is_same: the first two pages take turns, which takes no memory for millions of rows.
     """
-    bodies = [page_body(page, rows) for page in range(1, 2 if is_same else pages + 1)]
+    bodies = [page_body(page, rows) for page in range(1, 3 if is_same else pages + 1)]
     empty = b'{"data": []}'
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ def serve(pages: int, rows: int, *, is_same: bool) -> None:
 
         def do_GET(self) -> None:
             page = int(parse_qs(urlsplit(self.path).query).get("page", ["1"])[0])
-            body = empty if page > pages else bodies[0 if is_same else page - 1]
+            body = empty if page > pages else bodies[(page - 1) % len(bodies)]
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -47,9 +47,10 @@ def bench_home() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class BenchServer:
-    """A running embedded server that holds nothing but the benchmark's databases."""
+    """A running embedded server that holds nothing but the benchmark's databases. home: its HEADWATER_HOME."""
 
     warehouse: Warehouse
+    home: Path
 
     def url(self, database: str) -> str:
         """libpq URL of the administrator, over TCP."""
@@ -83,7 +84,7 @@ def bench_server() -> Generator[BenchServer]:
     folder.chmod(0o711)
     settings = Settings(home=folder / "home")
     try:
-        yield BenchServer(ensure_warehouse(settings))
+        yield BenchServer(ensure_warehouse(settings), settings.home)
     finally:
         stop_warehouse(settings)
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,6 +213,7 @@ def repeated(path: str, repeats: int, once: Callable[[], Measured], check: Calla
         try:
             measured = once()
         except PeerError as error:
+            progress(f"{path}: {error}")
             return Outcome(path, note=str(error))
         seconds.append(measured.seconds)
         peaks.append(measured.peak_bytes)

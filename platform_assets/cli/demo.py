@@ -147,13 +147,15 @@ def _next_steps(board: "Board", settings: "Settings", seconds: float) -> list[st
             f"Not everything succeeded ({seconds:.0f} s). `headwater doctor` looks for the cause, `make ui` shows the",
             f"runs, and all that they printed is in {log_path}.",
         ]
-    return [
-        f"All is good, in {seconds:.0f} s. What to try next:",
-        "  make ui                                  the asset graph, the runs of this demo, a Materialize button",
-        "  make demo                                once more: only what is new is synced",
-        "  .venv/bin/headwater preview nyc_flights.flights    the first rows, as the source gives them",
-        '  README.md, "How do I add a ..."          a source of your own in one file',
-    ]
+    steps = {
+        "make ui": "the asset graph, the runs of this demo, a Materialize button",
+        "make demo": "once more: only what is new is synced",
+        ".venv/bin/headwater preview nyc_flights.flights": "the first rows, as the source gives them",
+        'README.md, "How do I add a ..."': "a source of your own in one file",
+    }
+    width = max(map(len, steps))
+    lines = (f"  {step:{width}}   {why}" for step, why in steps.items())
+    return [f"All is good, in {seconds:.0f} s. What to try next:", *lines]
 
 
 def _exit_code(board: "Board") -> int:

@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import IO, Any
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from connectors.errors import SourceError
 from connectors.sync.decode import Reject
 from connectors.sync.dispositions import names
 from connectors.sync.package import Part
 from connectors.sync.splitting import KEPT_BYTES
 
 _CHUNK_BYTES = 1 << 18
+_BLOCK_ROWS, _BLOCK_BYTES = 2_000, 1 << 22
 _REFUSED = (
     psycopg.errors.DataError,
     psycopg.errors.IntegrityError,
@@ -30,15 +31,28 @@ def copy_part(
 
     Raises:
         psycopg.Error: more rows than that were refused, or the warehouse failed.
+        SourceError: the file has more or fewer rows than its connector counted.
     """
     statement = SQL("copy {} ({}) from stdin (format csv)").format(relation, names(part.columns))
     try:
-        with connection.transaction(), part.path.open("rb") as file, connection.cursor().copy(statement) as copy:
-            while chunk := file.read(_CHUNK_BYTES):
-                copy.write(chunk)
+        with connection.transaction(), part.path.open("rb") as file, connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                while chunk := file.read(_CHUNK_BYTES):
+                    copy.write(chunk)
+            _compare(part, cursor.rowcount)
     except _REFUSED:
         return _bisect(connection, statement, part, may_refuse)
     return []
+
+
+def _compare(part: Part, rows: int) -> None:
+    """The ledger counts what the connector says: it must be what PostgreSQL found."""
+    if rows != part.rows:
+        raise SourceError(
+            part.position or part.path.name,
+            f"the file has {rows:,} rows, its connector counted {part.rows:,}",
+            "Nothing of this window was published. Report it: the connector's count must be right.",
+        )
 
 
 def _bisect(connection: psycopg.Connection[Any], statement: Composed, part: Part, may_refuse: int) -> list[Reject]:
@@ -61,11 +75,25 @@ def _bisect(connection: psycopg.Connection[Any], statement: Composed, part: Part
 
     first = 0
     with part.path.open("rb") as file:
-        lines = _records(file)
-        while block := list(islice(lines, 2_000)):
+        for block in _blocks(_records(file)):
             put(block, first)
             first += len(block)
+    _compare(part, first)
     return rejects
+
+
+def _blocks(records: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """Blocks of at most 2,000 records and, single records aside, 4 MB."""
+    block: list[bytes] = []
+    size = 0
+    for record in records:
+        block.append(record)
+        size += len(record)
+        if len(block) >= _BLOCK_ROWS or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _reject(row: bytes, error: psycopg.Error, position: str) -> Reject:

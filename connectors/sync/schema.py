@@ -59,7 +59,7 @@ class StreamSchema:
         self.label = label
         self._spec = spec
         self._is_first = not remembered
-        self._by_source: dict[str, Column] = {column.source_name: column for column in remembered}
+        self._by_source: dict[str, Column] = {c.source_name: c for c in remembered if not c.variant_of}
         self._variants: dict[tuple[str, ColumnType], Column] = {
             (c.variant_of, c.type): c for c in remembered if c.variant_of
         }

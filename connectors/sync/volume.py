@@ -9,13 +9,16 @@ syncs that brought rows.
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from pydantic import Field
 
 from connectors.specs import Spec
 from connectors.sync.result import SyncRequest, Verdict
+
+if TYPE_CHECKING:
+    # definitions read the options of the check, and need no driver for it
+    import psycopg
 
 MAD_TO_DEVIATION = 1.4826
 OFTEN_EMPTY_SHARE, OFTEN_EMPTY_SYNCS = 0.2, 2
@@ -79,7 +82,7 @@ def _verdict(*, passed: bool, explanation: str, measured: dict[str, object]) -> 
     return Verdict("volume_anomaly", passed, "warn", blocking=False, explanation=explanation, measured=measured)
 
 
-def earlier_rows(connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, limit: int) -> list[int]:
+def earlier_rows(connection: "psycopg.Connection[Any]", request: SyncRequest, sync_id: str, limit: int) -> list[int]:
     """Rows loaded by the stream's earlier succeeded syncs, newest first; a partition is compared with partitions."""
     rows = connection.execute(
         """

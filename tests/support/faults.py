@@ -44,6 +44,7 @@ class Stream:
     """One stream of the source `unit`, synced as often as a test likes; every sync is held to balance."""
 
     dsn: str
+    admin_dsn: str
     name: str
     options: dict[str, Any]
     results: list[SyncResult] = field(default_factory=list[SyncResult])
@@ -63,6 +64,11 @@ class Stream:
     def fetch(self, query: Any, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.dsn) as connection:
             return connection.execute(query, parameters or None).fetchall()
+
+    def execute(self, query: str, *parameters: Any) -> None:
+        """As the administrator: what a test changes behind the engine's back."""
+        with psycopg.connect(self.admin_dsn, autocommit=True) as connection:
+            connection.execute(query.encode(), parameters or None)
 
     def _count(self) -> int:
         if self.fetch("select to_regclass(%s)", f"raw_unit.{self.name}") == [(None,)]:
@@ -117,10 +123,11 @@ class Lab:
     """Makes streams in one warehouse."""
 
     dsn: str
+    admin_dsn: str
     _numbers: Any = field(default_factory=lambda: count(1))
 
     def stream(self, **options: Any) -> Stream:
-        return Stream(self.dsn, f"things_{next(self._numbers)}", options)
+        return Stream(self.dsn, self.admin_dsn, f"things_{next(self._numbers)}", options)
 
 
 __all__ = ["Lab", "Stream", "copy_file", "frame", "lines"]

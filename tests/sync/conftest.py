@@ -15,6 +15,5 @@ from tests.support.servers import TestServer, clean_environment, database_pair
 def lab(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
     with database_pair(server, f"lab_{uuid4().hex[:12]}") as pair:
         home = tmp_path_factory.mktemp("lab")
-        yield Lab(
-            ensure_warehouse(load_settings(clean_environment() | pair | {"HEADWATER_HOME": str(home)})).loader_dsn
-        )
+        warehouse = ensure_warehouse(load_settings(clean_environment() | pair | {"HEADWATER_HOME": str(home)}))
+        yield Lab(warehouse.loader_dsn, warehouse.admin_dsn)

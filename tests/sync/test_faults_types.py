@@ -113,13 +113,7 @@ def test_a_record_of_a_frame_can_be_replayed_from_its_payload(lab: Lab) -> None:
     assert stream.values("id") == ["1"]
     attributes = {"name": stream.name, "write": "append", "max_quarantined": {"share": 1}, "columns": columns}
     spec = source(**attributes | {"columns": columns | {"v": {"type": "bigint"}}})
-    stream.fetch("select 1")
-    import psycopg
-
-    with psycopg.connect(stream.dsn, autocommit=True) as connection:
-        connection.execute(
-            "update ops.quarantine set payload = replace(payload, '\"x\"', '2') where stream = %s", [stream.name]
-        )
+    stream.execute("update ops.quarantine set payload = replace(payload, '\"x\"', '2') where stream = %s", stream.name)
     result = replay.replay(SyncRequest(spec, spec.streams[0], trigger="replay"), stream.dsn)
     assert result is not None
     assert result.rows.loaded == 1

@@ -1,5 +1,6 @@
 """A stream with limits.memory_mb runs in a process of its own: everything crosses, and its death is only its own."""
 
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -148,6 +149,23 @@ def test_a_cancellation_reaches_the_process(warehouse: Warehouse, serve: Serve) 
     thread.join(60)
 
     assert [type(error) for error in errors] == [Cancelled]
+    assert ledger(warehouse)[0][1:3] == ("cancelled", "cancelled")
+
+
+def test_a_process_whose_parent_was_killed_ends_by_itself(warehouse: Warehouse, serve: Serve) -> None:
+    reached = threading.Event()
+    spec = serve(hanging(reached), **PAGED)
+    parent = multiprocessing.get_context("fork").Process(target=sync, args=(request(spec), warehouse.loader_dsn))
+    parent.start()
+    assert reached.wait(60)
+    assert parent.pid is not None
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.join()
+
+    psutil.wait_procs([child], timeout=60)
+
+    assert not child.is_running()
     assert ledger(warehouse)[0][1:3] == ("cancelled", "cancelled")
 
 

@@ -18,6 +18,8 @@ from connectors.sync.result import SyncRequest
 
 _FULL = (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory, psycopg.errors.ProgramLimitExceeded)
 
+_TRY_AGAIN = "Nothing of this window was published; run it again."
+
 
 def classify(error: BaseException, request: SyncRequest, stop: Stop) -> HeadwaterError:
     """The error itself when it is classified, the cause inside dlt's wrapping, or a class by its type."""
@@ -36,6 +38,8 @@ def classify(error: BaseException, request: SyncRequest, stop: Stop) -> Headwate
         return ResourceError(label, f"no space left for the working folder: {text}", "Free disk space, run it again.")
     if isinstance(found, psycopg.Error):
         return _of_postgres(found, label)
+    if _is_of_dlts_driver(found):
+        return LoaderError(label, f"the warehouse failed: {text.splitlines()[0][:300]}", _TRY_AGAIN)
     if stop.is_asked():
         return Cancelled(label, "asked to stop", "What was sealed is published; run it again.")
     return SourceError(
@@ -61,7 +65,12 @@ def _of_postgres(error: psycopg.Error, label: str) -> HeadwaterError:
         return ConfigError(label, f"the loader role may not do this: {text}", "Run `headwater doctor`.")
     if isinstance(error, psycopg.errors.DependentObjectsStillExist):
         return ContractError(label, f"the table cannot be swapped: {text}", "See docs/warehouse.md.")
-    return LoaderError(label, f"the warehouse failed: {text}", "Nothing of this window was published; run it again.")
+    return LoaderError(label, f"the warehouse failed: {text}", _TRY_AGAIN)
+
+
+def _is_of_dlts_driver(error: BaseException) -> bool:
+    """dlt makes tables and reads its bookkeeping over a connection of its own, with psycopg2."""
+    return type(error).__module__.partition(".")[0] == "psycopg2"
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -71,7 +80,7 @@ def _innermost(error: BaseException) -> BaseException:
         seen.add(id(current))
         if isinstance(current, HeadwaterError):
             return current
-        if isinstance(current, psycopg.Error | OSError | MemoryError):
+        if isinstance(current, psycopg.Error | OSError | MemoryError) or _is_of_dlts_driver(current):
             best = current
         current = getattr(current, "client_exception", None) or current.__cause__ or current.__context__
     return best

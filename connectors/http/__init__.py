@@ -1,6 +1,7 @@
 """Reading over HTTP: one client for every source, with limits on everything a server can do wrong.
 
 specs        what a source file may say: credentials, paging, limits (light, pydantic alone)
+source       a source and a stream as their file declares them (light)
 records      a page taken apart into raw records, none of them decoded
 pagination   which request follows a page
 limits       rate pools and what servers say about their own

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from connectors.contract import Usage
 from connectors.http.client import Call, HttpClient, Response
 from connectors.http.errors import Fault, FaultError, excerpt
+from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, paginator
 from connectors.http.records import SELF, JsonPage, MalformedPageError, Slice, join
 from connectors.http.requests import Plan
 
 if TYPE_CHECKING:
-    from connectors.kinds.rest import RestStreamSpec
+    from connectors.http.source import HttpStreamSpec
 
 _REPORTING_KEYS = ("error", "errors", "message", "detail", "error_description", "reason")
 
@@ -38,14 +39,21 @@ class PageFetcher:
     """Fetches page after page; used by one thread at a time."""
 
     def __init__(
-        self, client: HttpClient, reading: Plan, label: str, usage: Usage, is_stopped: Callable[[], bool]
+        self,
+        client: HttpClient,
+        reading: Plan,
+        label: str,
+        usage: Usage,
+        is_stopped: Callable[[], bool],
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._client = client
+        self._hooks = hooks
         self._reading = reading
         self._label = label
         self._usage = usage
         self._is_stopped = is_stopped
-        self._stream: RestStreamSpec = reading.stream
+        self._stream: HttpStreamSpec = reading.stream
         self._paginator = paginator(reading.stream.pagination)
         self._loops = LoopGuard()
         self._records_path = reading.stream.records
@@ -65,7 +73,7 @@ class PageFetcher:
             records = self._records(page) if page is not None else ()
             body, odd = join(records)
             self._loops.check(step, body)
-            following = self._paginator.following(PageView(page, records, answer.link_next))
+            following = self._following(page, records, answer)
             total = self._total(page, answer) if page is not None else None
         except MalformedPageError as error:
             raise FaultError(_malformed(error, answer)) from error
@@ -74,8 +82,15 @@ class PageFetcher:
         rows = len(records) - len(odd)
         return Page(self._number, body, rows, tuple(odd), total, following, answer.seconds)
 
+    def _following(self, page: JsonPage | None, records: Sequence[Slice], answer: Response) -> Step | None:
+        if self._hooks.following is not None:
+            return self._hooks.step(self._hooks.following, self._stream, page) if page is not None else None
+        return self._paginator.following(PageView(page, records, answer.link_next))
+
     def _records(self, page: JsonPage) -> Sequence[Slice]:
         """Raises FaultError when the page has no records where it should."""
+        if self._hooks.rows is not None:
+            return self._hooks.cut(self._hooks.rows, self._stream, page)
         if self._records_path is None:
             # what the first page shows is what every page must have
             self._records_path = page.guess()

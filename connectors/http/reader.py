@@ -26,6 +26,7 @@ from connectors.errors import Cancelled, ConfigError
 from connectors.http.auth import open_auth, require_header_safe
 from connectors.http.client import HttpClient, Settings
 from connectors.http.discovery import guess_columns
+from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.limits import local_pool
 from connectors.http.pages import Page, PageFetcher
 from connectors.http.requests import Plan, plan
@@ -33,7 +34,7 @@ from connectors.secrets import is_reference, resolve
 from connectors.specs import SourceSpec
 
 if TYPE_CHECKING:
-    from connectors.kinds.rest import RestConnectorSpec, RestStreamSpec
+    from connectors.http.source import HttpConnectorSpec, HttpStreamSpec
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ _MB: Final = 1_000_000
 class RestConnector:
     """One open API. Nothing is sent before check, discover or read."""
 
-    def __init__(self, source: SourceSpec, client: HttpClient, base_url: str) -> None:
+    def __init__(self, source: SourceSpec, client: HttpClient, base_url: str, hooks: Hooks) -> None:
         self._source = source
+        self._hooks = hooks
         self._client = client
         self._base_url = base_url
 
@@ -57,7 +59,7 @@ class RestConnector:
         self._client.__exit__(kind, error, trace)
 
     def check(self) -> str:
-        stream = cast("RestStreamSpec", self._source.streams[0])
+        stream = cast("HttpStreamSpec", self._source.streams[0])
         page = self._first_page(stream)
         answered = f"{self._client.host} answered in {page.seconds:.2f} s"
         return f"{answered}; {stream.name}: {page.rows} records on the first page"
@@ -65,15 +67,15 @@ class RestConnector:
     def discover(self) -> tuple[DiscoveredStream, ...]:
         found: list[DiscoveredStream] = []
         for item in self._source.streams:
-            stream = cast("RestStreamSpec", item)
+            stream = cast("HttpStreamSpec", item)
             page = self._first_page(stream)
             columns = guess_columns(page.body)
             found.append(DiscoveredStream(stream.name, columns, stream.primary_key, estimated_rows=page.total))
         return tuple(found)
 
     def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[Message]:
-        spec = cast("RestStreamSpec", stream)
-        reading = plan(spec, self._base_url, state, context.window, self._label(spec))
+        spec = cast("HttpStreamSpec", stream)
+        reading = plan(spec, self._base_url, state, context.window, self._label(spec), self._hooks)
         is_ordered = spec.incremental is not None and spec.incremental.ordered
         rows, total, is_whole = 0, None, False
         with closing(self._pages(reading, context)) as pages:
@@ -88,11 +90,11 @@ class RestConnector:
         if is_whole and (total is not None or is_nothing_new):
             yield Attestation(rows=total, nothing_new=is_nothing_new)
 
-    def _label(self, stream: "RestStreamSpec") -> str:
+    def _label(self, stream: "HttpStreamSpec") -> str:
         return f"{self._source.source}.{stream.name}"
 
-    def _first_page(self, stream: "RestStreamSpec") -> Page:
-        reading = plan(stream, self._base_url, StreamState(), None, self._label(stream))
+    def _first_page(self, stream: "HttpStreamSpec") -> Page:
+        reading = plan(stream, self._base_url, StreamState(), None, self._label(stream), self._hooks)
         context = ReadContext(window=None, folder=Path(), page_limit=1)
         with closing(self._pages(reading, context)) as pages:
             return next(pages)
@@ -105,7 +107,7 @@ class RestConnector:
         def is_stopped() -> bool:
             return abandoned.is_set() or context.cancelled.is_set()
 
-        fetcher = PageFetcher(self._client, reading, label, context.usage, is_stopped)
+        fetcher = PageFetcher(self._client, reading, label, context.usage, is_stopped, self._hooks)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"http-{reading.stream.name}")
         waited = context.usage.wait_seconds
         try:
@@ -139,21 +141,21 @@ def _messages(page: Page) -> Iterator[Message]:
         yield Rejected(payload, "the record is no JSON object", f"{position}, record {index + 1}")
 
 
-def open_rest(source: SourceSpec) -> RestConnector:
-    """Resolves every reference of the connector; sends nothing.
+def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str, ...] = ()) -> RestConnector:
+    """Resolves every reference of the connector; sends nothing. secrets: further values that no message may show.
 
     Raises:
         ConfigError: a variable is not set, base_url is no http address, a CA bundle cannot be read.
     """
-    spec = cast("RestConnectorSpec", source.connector)
+    spec = cast("HttpConnectorSpec", source.connector)
     where = f"{source.source}: connector"
     base_url = _base_url(spec, where)
     headers = {name: resolve(value, f"{where}.headers.{name}") for name, value in spec.headers.items()}
     for name, value in headers.items():
         require_header_safe(value, f"{where}.headers.{name}")
-    hidden = [headers[name] for name, value in spec.headers.items() if is_reference(value)]
+    hidden = [*secrets, *(headers[name] for name, value in spec.headers.items() if is_reference(value))]
     for stream in source.streams:
-        params = cast("RestStreamSpec", stream).params.values()
+        params = cast("HttpStreamSpec", stream).params.values()
         references = [value for value in params if isinstance(value, str) and is_reference(value)]
         hidden += [resolve(value, f"{source.source}.{stream.name}: params") for value in references]
     limit = spec.rate_limit
@@ -177,10 +179,10 @@ def open_rest(source: SourceSpec) -> RestConnector:
     )
     # httpx logs every address at INFO, with the parameters that came from references
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth"), pool), base_url)
+    return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth"), pool), base_url, hooks)
 
 
-def _base_url(spec: "RestConnectorSpec", where: str) -> str:
+def _base_url(spec: "HttpConnectorSpec", where: str) -> str:
     text = resolve(spec.base_url, f"{where}.base_url").strip()
     hint = "Set something like https://api.example.com/v1; credentials belong into auth, parameters into params."
     try:
@@ -194,7 +196,7 @@ def _base_url(spec: "RestConnectorSpec", where: str) -> str:
     return text
 
 
-def _tls(spec: "RestConnectorSpec", where: str) -> ssl.SSLContext | None:
+def _tls(spec: "HttpConnectorSpec", where: str) -> ssl.SSLContext | None:
     if spec.verify is True:
         return None
     if spec.verify is False:

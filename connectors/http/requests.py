@@ -10,12 +10,13 @@ import msgspec
 from connectors.contract import StreamState, Window
 from connectors.errors import ConfigError
 from connectors.http.client import Request
+from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.pagination import Step
 from connectors.secrets import resolve
 
 if TYPE_CHECKING:
+    from connectors.http.source import HttpStreamSpec
     from connectors.http.specs import IncrementalSpec, Scalar
-    from connectors.kinds.rest import RestStreamSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Plan:
     params: name and text; is_filtered: the position narrows this read.
     """
 
-    stream: "RestStreamSpec"
+    stream: "HttpStreamSpec"
     url: str
     params: tuple[tuple[str, str], ...]
     is_filtered: bool
@@ -49,7 +50,14 @@ class Plan:
         return msgspec.json.encode(body)
 
 
-def plan(stream: "RestStreamSpec", base_url: str, state: StreamState, window: Window | None, label: str) -> Plan:
+def plan(
+    stream: "HttpStreamSpec",
+    base_url: str,
+    state: StreamState,
+    window: Window | None,
+    label: str,
+    hooks: Hooks = NO_HOOKS,
+) -> Plan:
     """The read of a stream after `state`, or inside `window`.
 
     Raises:
@@ -58,7 +66,11 @@ def plan(stream: "RestStreamSpec", base_url: str, state: StreamState, window: Wi
     params = {name: text(value, f"{label}: params.{name}") for name, value in stream.params.items()}
     incremental = stream.incremental
     is_filtered = False
-    if window is not None:
+    if hooks.parameters is not None:
+        since, until = (_iso(window.start), _iso(window.end)) if window else (state.cursor or _start(stream), None)
+        params |= hooks.bounds(hooks.parameters, stream, since, until, label)
+        is_filtered = window is None and state.cursor is not None
+    elif window is not None:
         if incremental is None or incremental.end_param is None:
             raise ConfigError(
                 label,
@@ -68,12 +80,16 @@ def plan(stream: "RestStreamSpec", base_url: str, state: StreamState, window: Wi
         params[incremental.param] = _position(incremental, _iso(window.start), label)
         params[incremental.end_param] = _position(incremental, _iso(window.end), label)
     elif incremental is not None and stream.cursor is not None:
-        position = state.cursor if state.cursor is not None else stream.cursor.start
+        position = state.cursor if state.cursor is not None else _start(stream)
         if position is not None:
             params[incremental.param] = _position(incremental, position, label)
         is_filtered = state.cursor is not None
     url = f"{base_url.rstrip('/')}/{stream.path.lstrip('/')}" if stream.path.strip("/") else base_url
     return Plan(stream, url, tuple(params.items()), is_filtered)
+
+
+def _start(stream: "HttpStreamSpec") -> str | None:
+    return stream.cursor.start if stream.cursor is not None else None
 
 
 def text(value: "Scalar", where: str) -> str:

@@ -97,7 +97,7 @@ class PageNumberPaging(_Sized):
     A short page does not end the read: many sources cap the size below what was asked.
     """
 
-    type: Literal["page_number"]
+    type: Literal["page_number"] = "page_number"
     param: str = "page"
     start: int = 1
     total_pages: DottedPath | None = None
@@ -106,7 +106,7 @@ class PageNumberPaging(_Sized):
 class OffsetPaging(_Sized):
     """?offset=0, n, 2n until a page is empty; n is what really came."""
 
-    type: Literal["offset"]
+    type: Literal["offset"] = "offset"
     param: str = "offset"
     start: int = 0
 
@@ -114,7 +114,7 @@ class OffsetPaging(_Sized):
 class CursorPaging(_Sized):
     """The body carries an opaque mark for the next page; none, null or empty text is the end."""
 
-    type: Literal["cursor"]
+    type: Literal["cursor"] = "cursor"
     param: str = "cursor"
     path: DottedPath
 
@@ -122,14 +122,14 @@ class CursorPaging(_Sized):
 class NextLinkPaging(_Sized):
     """The next page's address, in the body at `path`, or in the Link header with rel=next when there is no path."""
 
-    type: Literal["next_link"]
+    type: Literal["next_link"] = "next_link"
     path: DottedPath | None = None
 
 
 class KeysetPaging(_Sized):
     """?since_id=<field of the last record> until a page is empty or has_more is false."""
 
-    type: Literal["keyset"]
+    type: Literal["keyset"] = "keyset"
     param: str
     field: DottedPath
 

@@ -4,6 +4,7 @@
 to `load_settings(env)`; `settings` that reading; `warehouse` the bootstrapped databases themselves.
 """
 
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +15,10 @@ from platform_assets.settings import Settings, load_settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 from tests.support.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.support.servers import TestServer, clean_environment, database_pair, running_server
+
+# a script's background job is started with Ctrl-C ignored, and every process of the tests would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 

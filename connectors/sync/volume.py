@@ -17,6 +17,10 @@ from connectors.specs import Spec
 from connectors.sync.result import SyncRequest, Verdict
 
 if TYPE_CHECKING:
+    # definitions load this module's options; the driver loads with the first sync
+    import psycopg
+
+if TYPE_CHECKING:
     # definitions read the options of the check, and need no driver for it
     import psycopg
 

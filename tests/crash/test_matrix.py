@@ -38,7 +38,7 @@ from tests.support.servers import TestServer
 Note = Callable[[str, str], None]
 ALL = list(DISPOSITIONS)
 # start, extract, three windows of land / publish / audit and back, finalize
-STEPS = range(1, 29)
+STEPS = range(1, 33)
 
 
 def sampled(cases: list[Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from platform_assets.warehouse import Warehouse
 
 DATA = Path(__file__).parents[2] / "demo" / "data"
 SYNCED_AT = "2013-01-15T06:00:00Z"
-OWN_COLUMNS = (("_synced_at", "timestamptz"), ("_deleted", "boolean"), ("_dlt_load_id", "text"), ("_dlt_id", "text"))
+OWN_COLUMNS = (("_synced_at", "timestamptz"), ("_deleted", "boolean"), ("_dlt_load_id", "text"))
 
 
 @dataclass(frozen=True, slots=True)

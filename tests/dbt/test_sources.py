@@ -17,7 +17,7 @@ TYPES: Mapping[str, str] = {
     "json": "jsonb",
     "binary": "bytea",
 }
-OWN_COLUMNS = {"_synced_at": "timestamptz", "_deleted": "boolean", "_dlt_load_id": "text", "_dlt_id": "text"}
+OWN_COLUMNS = {"_synced_at": "timestamptz", "_deleted": "boolean", "_dlt_load_id": "text"}
 
 
 def _streams() -> Iterator[tuple[SourceSpec, StreamSpec]]:

@@ -17,7 +17,7 @@ from connectors.sync.schema import StreamSchema
 from connectors.sync.values import is_clean_text
 
 _PROGRESS_SECONDS = 0.5
-_CUT_BYTES = 32 << 20
+_CUT_BYTES = 64 << 20
 """A replacement is handed on in pieces of this size: small enough to overlap, large enough for dlt's fixed cost."""
 
 

@@ -118,7 +118,7 @@ def test_a_replacement_is_handed_on_in_pieces_without_checkpoints_and_seen_whole
 
     options = {"write": "replace", "primary_key": "id", "window": {"rows": 1}}
     sync(warehouse.loader_dsn, [records({"id": 0})], **options)
-    text = "x" * 90_000
+    text = "x" * 180_000
     pages = [records(*({"id": page * 100 + row, "text": text} for row in range(100))) for page in range(10)]
     result = sync(warehouse.loader_dsn, [*pages, look], **options)
     assert result.windows > 1

@@ -84,8 +84,8 @@ def copy_rows(
     session: psycopg.Connection, table: RawTable, rows: Iterable[Sequence[object]], synced_at: str = SYNCED_AT
 ) -> None:
     with session.cursor().copy(sql.SQL("copy {} from stdin").format(table.name)) as copy:
-        for number, row in enumerate(rows):
-            copy.write_row([*row, synced_at, False, "load-1", f"{table.stream}-{number}"])
+        for row in rows:
+            copy.write_row([*row, synced_at, False, "load-1"])
 
 
 def _records(table: RawTable) -> Iterable[Sequence[object]]:

@@ -70,36 +70,31 @@ class AuthError(HeadwaterError):
     exit_code = 4
 
 
-class RateLimited(HeadwaterError):
-    """The source asked for a pause longer than the stream may wait.
+class _WaitError(HeadwaterError):
+    """A retry helps after a pause.
 
-    Args:
-        retry_after: seconds until the source will answer again; None when it did not say.
+    retry_after: seconds until the source will answer again; None when it did not say.
     """
+
+    is_retryable = True
+
+    def __init__(self, where: str, what: str, hint: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(where, what, hint)
+        self.retry_after = retry_after
+
+
+class RateLimited(_WaitError):
+    """The source asked for a pause longer than the stream may wait."""
 
     failure_class = "rate_limited"
     exit_code = 5
-    is_retryable = True
-
-    def __init__(self, where: str, what: str, hint: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(where, what, hint)
-        self.retry_after = retry_after
 
 
-class TransientError(HeadwaterError):
-    """The network or the source failed in a way that usually passes.
-
-    Args:
-        retry_after: seconds the source asked for; None when it did not say.
-    """
+class TransientError(_WaitError):
+    """The network or the source failed in a way that usually passes."""
 
     failure_class = "transient"
     exit_code = 6
-    is_retryable = True
-
-    def __init__(self, where: str, what: str, hint: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(where, what, hint)
-        self.retry_after = retry_after
 
 
 class SourceError(HeadwaterError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,6 +182,15 @@ class Connector(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@runtime_checkable
+class ReadsWarehouse(Protocol):
+    """A connector whose source is the warehouse itself. Whoever opens one says where that is before `read`."""
+
+    def use_warehouse(self, dsn: str) -> None:
+        """dsn: libpq URL of the loader role; it holds a password."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ KINDS: dict[str, str] = {
     "database": "connectors.kinds.database",
     "files": "connectors.kinds.files",
     "sling": "connectors.kinds.sling",
+    "webhook": "connectors.kinds.webhook",
     "python": "connectors.kinds.python",
 }
 

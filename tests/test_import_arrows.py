@@ -37,7 +37,7 @@ class Arrow:
 
 
 FOUNDATION = ("errors", "secrets", "contract", "specs", "registry", "texts")
-READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database"}
+READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook"}
 """Each reader package and the one kind that it serves."""
 ARROWS: tuple[Arrow, ...] = (
     Arrow("connectors", ("dagster", "dbt", "platform_assets", "demo"), "connectors know no orchestrator"),

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from connectors.contract import Connector, Message, ReadContext, Usage
+from connectors.contract import Connector, Message, ReadContext, ReadsWarehouse, Usage
 from connectors.errors import Cancelled, HeadwaterError
 from connectors.registry import kind
 from connectors.sync import failures, ledger, registry, state
@@ -106,6 +106,8 @@ class _Sync:
         audit = self.audit = Audit(request.label, request.stream)
         publication = Publication(connection, self.lease, request, position, audit, resolves)
         opened = connector or kind(request.source.connector.kind).open(request.source)
+        if isinstance(opened, ReadsWarehouse):
+            opened.use_warehouse(self.dsn)
         with sync_folder(request, self.dsn) as folder, opened as source:
             context = ReadContext(
                 window=request.window,

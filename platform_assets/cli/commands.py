@@ -34,6 +34,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("syncs", "syncs", "List recent syncs of the ledger; `syncs show ID` tells everything about one."),
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
+    Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
     Entry("dbt", "dbt", "Run dbt on dbt_project with profile and environment set."),
 )
 

@@ -66,10 +66,15 @@ def _silently(line: str) -> None:
 @contextmanager
 def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
     """The source's connector, open."""
+    from connectors.contract import ReadsWarehouse
     from connectors.registry import kind
 
-    with reachable(spec, settings), kind(spec.connector.kind).open(spec) as connector:
-        yield connector
+    with ExitStack() as ends:
+        ends.enter_context(reachable(spec, settings))
+        connector = kind(spec.connector.kind).open(spec)
+        if isinstance(connector, ReadsWarehouse):
+            connector.use_warehouse(ends.enter_context(running_warehouse(settings)).loader_dsn)
+        yield ends.enter_context(connector)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from connectors.specs import SourceSpec, parse_source
 from platform_assets.assets.schedules import source_schedules
 from platform_assets.assets.streams import stream_asset
 from platform_assets.checks import checks_of
+from platform_assets.sensors.webhook_inbox import inbox_sensors
 
 _TEMPLATE = """\
 type: platform_assets.components.Source
@@ -81,14 +82,14 @@ class Source(dg.Component):
 
 
 def source_definitions(spec: SourceSpec, place: str) -> dg.Definitions:
-    """Assets, checks and schedules of one source; no network, no secret, no engine.
+    """Assets, checks, schedules and sensors of one source; no network, no secret, no engine.
 
     Raises:
         ConfigError: a check, an owner, a tag, a schedule or a time zone is wrong.
     """
     with _friendly(f"{place}: schedules"):
         schedules = list(source_schedules(spec))
-    return dg.Definitions(assets=list(_assets(spec, place)), schedules=schedules)
+    return dg.Definitions(assets=list(_assets(spec, place)), schedules=schedules, sensors=list(inbox_sensors(spec)))
 
 
 def _assets(spec: SourceSpec, place: str) -> Iterator[dg.AssetsDefinition]:

@@ -1,0 +1,11 @@
+"""The receiver of webhooks: a small ASGI app in a process of its own.
+
+schemes   whether a delivery is genuine, in time and well formed
+hooks     the sources that receive, ready to verify
+rates     how many deliveries a source may send
+inbox     group commit into ops.webhook_inbox
+metrics   what happened, as Prometheus text
+backlog   what the streams have not read yet
+app       the ASGI app
+serve     the process
+"""

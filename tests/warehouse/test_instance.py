@@ -108,3 +108,23 @@ def test_a_process_that_only_got_the_old_number_does_not_count(
             [run.run_id],
         )
     assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+
+
+def test_connections_are_kept_and_dropped_ones_are_replaced(instance: dg.DagsterInstance, env: dict[str, str]) -> None:
+    with psycopg.connect(env["HEADWATER_DAGSTER_URL"], autocommit=True) as session:
+
+        def backends() -> set[int]:
+            rows = session.execute(
+                "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            return {pid for (pid,) in rows.fetchall()}
+
+        for _ in range(5):
+            instance.get_runs()
+        kept = backends()
+        instance.get_runs()
+        assert kept
+        assert backends() == kept
+        session.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [list(kept)])
+        assert instance.get_runs() == []
+        assert not backends() & kept

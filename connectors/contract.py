@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
+    import psycopg
     import pyarrow as pa
 
     from connectors.specs import ConnectorSpec, SourceSpec, StreamSpec
@@ -132,6 +133,8 @@ class ReadContext:
     log: one line for the sync's log, e.g. `page 14 of 200`.
     cancelled: set when the read should stop at the next record boundary.
     page_limit: stop after so many pages or parts (preview); None for all.
+    connect_shared: a new session, autocommit, with what all processes share (`ops.rate_pools`); the caller closes it.
+        None: nothing is shared, limits hold within this process.
     """
 
     window: Window | None
@@ -140,6 +143,7 @@ class ReadContext:
     log: Callable[[str], None] = lambda line: None
     cancelled: threading.Event = field(default_factory=threading.Event)
     page_limit: int | None = None
+    connect_shared: "Callable[[], psycopg.Connection[Any]] | None" = None
 
 
 @dataclass(frozen=True, slots=True)

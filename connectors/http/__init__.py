@@ -5,6 +5,7 @@ source       a source and a stream as their file declares them (light)
 records      a page taken apart into raw records, none of them decoded
 pagination   which request follows a page
 limits       rate pools and what servers say about their own
+shared       a rate pool in PostgreSQL, for all processes together
 errors       status, body or exception to failure class
 auth         credentials put on a request at the last moment
 transport    httpx over a network that keeps a deadline and looks where it connects

@@ -90,11 +90,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """For whom a request is made: label `source.stream`, place `page 14`, where to count, when to stop."""
+    """For whom a request is made: label `source.stream`, place `page 14`, where to count, when to stop, whose turn."""
 
     label: str
     place: str
     usage: Usage
+    pool: RatePool
     is_stopped: Callable[[], bool] = lambda: False
 
 
@@ -112,10 +113,9 @@ class _Effort:
 class HttpClient:
     """Requests to one source, one at a time."""
 
-    def __init__(self, settings: Settings, auth: Auth, pool: RatePool) -> None:
+    def __init__(self, settings: Settings, auth: Auth) -> None:
         self._settings = settings
         self._auth = auth
-        self._pool = pool
         base = httpx.URL(settings.base_url)
         self._targets = Targets(base, settings.allowed_hosts, auth.query_name)
         proxy = environment_proxy(base)
@@ -149,9 +149,9 @@ class HttpClient:
         Raises:
             HeadwaterError: classified, with label, place, attempts and seconds in the message.
         """
-        closed_for = self._pool.open_seconds()
+        closed_for = call.pool.open_seconds()
         if closed_for:
-            what = f"too many requests failed in a row; pool {self._pool.name} is closed for {closed_for:.0f} s more"
+            what = f"too many requests failed in a row; pool {call.pool.name} is closed for {closed_for:.0f} s more"
             hint = "The source is down; the next sync tries it."
             raise TransientError(call.label, what, hint, retry_after=closed_for)
         effort = _Effort(call)
@@ -166,11 +166,11 @@ class HttpClient:
         try:
             result = retrying(self._attempt, request, effort, accept)
         except FaultError as error:
-            self._pool.record(succeeded=error.fault.failure_class != "transient")
+            call.pool.record(succeeded=error.fault.failure_class != "transient")
             self._give_up(effort, error)
         except StoppedError as error:
             raise Cancelled(call.label, f"stopped at {call.place}", "Start the sync again; it resumes.") from error
-        self._pool.record(succeeded=True)
+        call.pool.record(succeeded=True)
         return result
 
     def _attempt(self, request: Request, effort: _Effort, accept: Callable[[Response], T]) -> T:
@@ -196,9 +196,10 @@ class HttpClient:
             kind = "transient" if error.is_transient else "auth"
             raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
         limit = server_limit(response.headers, datetime.now(UTC))
+        effort.call.pool.note(limit)
         # a pause longer than anybody may wait is waited by nobody: a sibling that is refused too finds out by itself
         if limit.pause and limit.pause <= self._settings.max_wait_seconds:
-            self._pool.hold(limit.pause)
+            effort.call.pool.hold(limit.pause)
         if response.status in request.accepted:
             return accept(response)
         fault = status_fault(response.status, response.body, response.headers, limit, self._settings.rules)
@@ -268,16 +269,20 @@ class HttpClient:
         )
 
     def _take_turn(self, effort: _Effort) -> None:
-        longest = self._settings.max_wait_seconds - effort.waited_seconds
-        grant = self._pool.take(longest)
-        if not grant.is_booked:
-            what = f"pool {self._pool.name} has no free request for {grant.wait_seconds:.0f} s"
-            hint = "Lower the number of streams or requests, or raise rate_limit.max_wait."
-            raise FaultError(Fault("rate_limited", what, hint, grant.wait_seconds))
-        if grant.wait_seconds >= _SHORTEST_WAIT_SECONDS:
-            self._sleep(effort.call, grant.wait_seconds)
-            effort.waited_seconds += grant.wait_seconds
-            effort.call.usage.wait_seconds += grant.wait_seconds
+        """Waits until the request may be sent. Raises FaultError when that is later than max_wait."""
+        pool = effort.call.pool
+        while True:
+            grant = pool.take(self._settings.max_wait_seconds - effort.waited_seconds)
+            if not grant.is_booked and not grant.is_deferred:
+                what = f"pool {pool.name} has no free request for {grant.wait_seconds:.0f} s"
+                hint = "Lower the number of streams or requests, or raise rate_limit.max_wait."
+                raise FaultError(Fault("rate_limited", what, hint, grant.wait_seconds))
+            if grant.wait_seconds >= _SHORTEST_WAIT_SECONDS:
+                self._sleep(effort.call, grant.wait_seconds)
+                effort.waited_seconds += grant.wait_seconds
+                effort.call.usage.wait_seconds += grant.wait_seconds
+            if grant.is_booked:
+                return
 
     def _gives_up(self, effort: _Effort, fault: Fault | None) -> bool:
         if effort.attempts >= self._settings.retries.attempts:
@@ -311,7 +316,7 @@ class HttpClient:
         pause = state.upcoming_sleep
         if fault is not None and fault.failure_class == "rate_limited" and pause:
             # it did not say for how long: everybody in the pool waits, and the wait counts as one for the limit
-            self._pool.hold(pause)
+            effort.call.pool.hold(pause)
             effort.waited_seconds += pause
             effort.call.usage.wait_seconds += pause
         place = f"{effort.call.label} {effort.call.place}"

@@ -71,12 +71,22 @@ def _refill(bucket: Bucket, quota: Quota, now: float) -> Bucket:
     return Bucket(min(float(quota.burst), bucket.tokens + (now - bucket.at) * quota.rate), now)
 
 
+def available(bucket: Bucket, quota: Quota, now: float) -> float:
+    """Requests that may be sent at once; below zero, so many are booked ahead. None while the pool is held."""
+    refilled = _refill(bucket, quota, now)
+    return refilled.tokens if refilled.at <= now else min(0.0, refilled.tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """wait_seconds until the request may be sent; is_booked is False when that is longer than the asker may wait."""
+    """wait_seconds until the request may be sent; is_booked is False when that is longer than the asker may wait.
+
+    is_deferred: nothing is booked, others go first; ask again after wait_seconds.
+    """
 
     wait_seconds: float
     is_booked: bool
+    is_deferred: bool = False
 
 
 Breaker = Literal["closed", "open", "half_open"]
@@ -103,6 +113,14 @@ class RatePool(Protocol):
 
     def record(self, *, succeeded: bool) -> None:
         """A request ended for good; enough failures in a row open the breaker, a success closes it."""
+        ...
+
+    def note(self, limit: "ServerLimit") -> None:
+        """What the source said of its own limits; it is shown, and a pause in it is held by `hold`."""
+        ...
+
+    def close(self) -> None:
+        """The reader is done with it."""
         ...
 
 
@@ -170,14 +188,24 @@ class LocalPool:
             if self._failed >= self._failures:
                 self._opened_at = self._clock()
 
+    def note(self, limit: "ServerLimit") -> None:
+        """Shown by nobody: this pool ends with its process."""
+
+    def close(self) -> None:
+        """Others in this process go on with it."""
+
 
 _pools: dict[str, LocalPool] = {}
 _pools_lock = threading.Lock()
 
 
+def quota_of(limit: RateLimitSpec) -> Quota | None:
+    return Quota(limit.requests, limit.per.total_seconds()) if limit.requests is not None else None
+
+
 def local_pool(name: str, limit: RateLimitSpec, *, failures: int, pause_seconds: float) -> RatePool:
     """The process's pool of that name."""
-    quota = Quota(limit.requests, limit.per.total_seconds()) if limit.requests is not None else None
+    quota = quota_of(limit)
     with _pools_lock:
         pool = _pools.get(name)
         if pool is None:

@@ -8,6 +8,7 @@ from connectors.contract import Usage
 from connectors.http.client import Call, HttpClient, Response
 from connectors.http.errors import Fault, FaultError, excerpt
 from connectors.http.hooks import NO_HOOKS, Hooks
+from connectors.http.limits import RatePool
 from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, paginator
 from connectors.http.records import SELF, JsonPage, MalformedPageError, Slice, join
 from connectors.http.requests import Plan
@@ -44,6 +45,7 @@ class PageFetcher:
         reading: Plan,
         label: str,
         usage: Usage,
+        pool: RatePool,
         is_stopped: Callable[[], bool],
         hooks: Hooks = NO_HOOKS,
     ) -> None:
@@ -52,6 +54,7 @@ class PageFetcher:
         self._reading = reading
         self._label = label
         self._usage = usage
+        self._pool = pool
         self._is_stopped = is_stopped
         self._stream: HttpStreamSpec = reading.stream
         self._paginator = paginator(reading.stream.pagination)
@@ -63,7 +66,7 @@ class PageFetcher:
     def page(self, step: Step) -> Page:
         """Raises HeadwaterError, classified."""
         self._number += 1
-        call = Call(self._label, f"page {self._number}", self._usage, self._is_stopped)
+        call = Call(self._label, f"page {self._number}", self._usage, self._pool, self._is_stopped)
         return self._client.fetch(self._reading.request(step), call, lambda answer: self._accept(step, answer))
 
     def _accept(self, step: Step, answer: Response) -> Page:

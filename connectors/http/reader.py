@@ -27,7 +27,7 @@ from connectors.http.auth import open_auth, require_header_safe
 from connectors.http.client import HttpClient, Settings
 from connectors.http.discovery import guess_columns
 from connectors.http.hooks import NO_HOOKS, Hooks
-from connectors.http.limits import local_pool
+from connectors.http.limits import RatePool, local_pool, quota_of
 from connectors.http.pages import Page, PageFetcher
 from connectors.http.requests import Plan, plan
 from connectors.secrets import is_reference, resolve
@@ -45,6 +45,7 @@ class RestConnector:
     """One open API. Nothing is sent before check, discover or read."""
 
     def __init__(self, source: SourceSpec, client: HttpClient, base_url: str, hooks: Hooks) -> None:
+        """source: its connector and streams are the specs of connectors.http.source."""
         self._source = source
         self._hooks = hooks
         self._client = client
@@ -107,7 +108,8 @@ class RestConnector:
         def is_stopped() -> bool:
             return abandoned.is_set() or context.cancelled.is_set()
 
-        fetcher = PageFetcher(self._client, reading, label, context.usage, is_stopped, self._hooks)
+        pool = self._pool(context)
+        fetcher = PageFetcher(self._client, reading, label, context.usage, pool, is_stopped, self._hooks)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"http-{reading.stream.name}")
         waited = context.usage.wait_seconds
         try:
@@ -126,6 +128,25 @@ class RestConnector:
             # a request under way ends within a quarter of a second of this
             abandoned.set()
             worker.shutdown(wait=True, cancel_futures=True)
+            pool.close()
+
+    def _pool(self, context: ReadContext) -> RatePool:
+        """The pool that all processes share, or this process's own where nothing is shared."""
+        spec = cast("HttpConnectorSpec", self._source.connector)
+        limit, failures = spec.rate_limit, spec.breaker.failures
+        name, pause = limit.pool or self._source.source, spec.breaker.pause.total_seconds()
+        if context.connect_shared is None:
+            return local_pool(name, limit, failures=failures, pause_seconds=pause)
+        from connectors.http.shared import PostgresPool  # loads libpq: only where something is shared
+
+        return PostgresPool(
+            name,
+            quota_of(limit),
+            context.connect_shared,
+            failures=failures,
+            pause_seconds=pause,
+            is_backfill=context.window is not None,
+        )
 
 
 def _progress(page: Page, waited_seconds: float) -> str:
@@ -158,13 +179,6 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
         params = cast("HttpStreamSpec", stream).params.values()
         references = [value for value in params if isinstance(value, str) and is_reference(value)]
         hidden += [resolve(value, f"{source.source}.{stream.name}: params") for value in references]
-    limit = spec.rate_limit
-    pool = local_pool(
-        limit.pool or source.source,
-        limit,
-        failures=spec.breaker.failures,
-        pause_seconds=spec.breaker.pause.total_seconds(),
-    )
     settings = Settings(
         base_url=base_url,
         headers=headers,
@@ -175,11 +189,11 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
         tls=_tls(spec, where),
         allowed_hosts=frozenset(spec.allowed_redirect_hosts),
         max_bytes=spec.max_response_mb * _MB,
-        max_wait_seconds=limit.max_wait.total_seconds(),
+        max_wait_seconds=spec.rate_limit.max_wait.total_seconds(),
     )
     # httpx logs every address at INFO, with the parameters that came from references
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth"), pool), base_url, hooks)
+    return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth")), base_url, hooks)
 
 
 def _base_url(spec: "HttpConnectorSpec", where: str) -> str:

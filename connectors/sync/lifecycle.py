@@ -115,6 +115,7 @@ class _Sync:
                 usage=self.usage,
                 log=self.progress.on_log,
                 cancelled=self.lease.stop.event,
+                connect_shared=lambda: connect(self.dsn, request.label, autocommit=True),
             )
             decoder = self.decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
             extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)

@@ -35,6 +35,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
     Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
+    Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
     Entry("dbt", "dbt", "Run dbt on dbt_project with profile and environment set."),
 )
 

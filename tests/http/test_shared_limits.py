@@ -1,0 +1,245 @@
+"""Rate pools in PostgreSQL: one quota, one pause, one breaker for all processes; live syncs go first."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from connectors.contract import StreamState, Window
+from connectors.errors import HeadwaterError, LoaderError, RateLimited, TransientError
+from connectors.http.limits import Quota, ServerLimit
+from connectors.http.shared import PostgresPool
+from connectors.registry import kind
+from connectors.sync import SyncRequest, sync
+from platform_assets.warehouse import Warehouse
+from tests.cli.conftest import Project, project
+from tests.http.reading import context, source
+from tests.http.serving import Exchange, records, serving
+from tests.http.test_limits import most_in_any_window
+
+__all__ = ["project"]
+
+ROOT = Path(__file__).parents[2]
+SLACK_SECONDS = 0.001
+"""The database counts in microseconds."""
+
+
+@pytest.fixture
+def dsn(warehouse: Warehouse) -> str:
+    return warehouse.loader_dsn
+
+
+@pytest.fixture
+def pools(dsn: str) -> Iterator["Pools"]:
+    made = Pools(dsn)
+    yield made
+    for pool in made.open:
+        pool.close()
+
+
+class Pools:
+    """Several processes' views of one pool."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self.open: list[PostgresPool] = []
+
+    def __call__(
+        self, quota: Quota | None, *, is_backfill: bool = False, failures: int = 3, pause_seconds: float = 30.0
+    ) -> PostgresPool:
+        pool = PostgresPool(
+            "shop",
+            quota,
+            lambda: psycopg.connect(self._dsn, autocommit=True),
+            failures=failures,
+            pause_seconds=pause_seconds,
+            is_backfill=is_backfill,
+        )
+        self.open.append(pool)
+        return pool
+
+
+def row(dsn: str, columns: str, name: str = "shop") -> Any:
+    with psycopg.connect(dsn) as session:
+        return session.execute(f"select {columns} from ops.rate_pools where pool = %s", [name]).fetchone()
+
+
+def change(dsn: str, what: str) -> None:
+    with psycopg.connect(dsn) as session:
+        session.execute(f"update ops.rate_pools set {what}".encode())
+
+
+def test_no_window_is_exceeded_by_several_processes(dsn: str) -> None:
+    quota, turns = Quota(40, 0.5), 30
+    words = [sys.executable, "-m", "tests.http.taker", dsn, "shop", str(quota.requests), str(quota.seconds), str(turns)]
+    running = [
+        subprocess.Popen([*words, role], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for role in ("live", "live", "live", "backfill")
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    times = [[float(line) for line in process.communicate(timeout=60)[0].splitlines()] for process in running]
+    assert [len(own) for own in times] == [turns] * 4
+    everybody = [at for own in times for at in own]
+    assert most_in_any_window(everybody, quota.seconds - SLACK_SECONDS) <= quota.requests
+    # what the backfill took, it took outside of the live syncs' right of way, but for what it had before their first
+    live = sorted(at for own in times[:3] for at in own)
+    assert [at for at in times[3] if live[0] < at <= live[-1]] == []
+
+
+def test_a_turn_that_comes_too_late_is_not_booked(pools: Pools) -> None:
+    one, other = pools(Quota(1, 10.0)), pools(Quota(1, 10.0))
+    assert one.take(0.0).is_booked
+    refused = other.take(5.0)
+    assert (refused.is_booked, refused.is_deferred) == (False, False)
+    assert 9.0 < refused.wait_seconds <= 10.0
+    assert other.take(11.0).is_booked
+
+
+@pytest.mark.parametrize("quota", [Quota(100, 1.0), None])
+def test_a_pause_that_one_was_asked_for_holds_all(quota: Quota | None, pools: Pools) -> None:
+    one, other = pools(quota), pools(quota)
+    assert other.take(0.0).is_booked
+    one.hold(20.0)
+    other._read_at = 0.0
+    refused = other.take(5.0)
+    assert not refused.is_booked
+    assert 19.0 < refused.wait_seconds <= 20.0
+    one.hold(1.0)
+    assert other.take(5.0).wait_seconds > 18.0
+
+
+def test_a_source_without_a_quota_keeps_the_one_that_another_declared(pools: Pools) -> None:
+    assert pools(Quota(1, 10.0)).take(0.0).is_booked
+    assert not pools(None).take(5.0).is_booked
+
+
+def test_a_backfill_waits_for_live_syncs_and_books_nothing_ahead(pools: Pools, dsn: str) -> None:
+    live, backfill = pools(Quota(10, 1.0)), pools(Quota(10, 1.0), is_backfill=True)
+    assert backfill.take(5.0).is_booked
+    assert live.take(5.0).is_booked
+    deferred = backfill.take(5.0)
+    assert (deferred.is_booked, deferred.is_deferred) == (False, True)
+    assert 1.0 < deferred.wait_seconds <= 2.0 + 1 / 9
+    assert not backfill.take(0.5).is_deferred
+    change(dsn, "live_until = now() - interval '1 s', refilled_at = now() - interval '10 s'")
+    assert [backfill.take(5.0).is_booked for _ in range(3)] == [True, True, False]
+    # nothing was booked ahead: the live sync has the next free turn
+    assert live.take(5.0).wait_seconds <= 1 / 9
+
+
+def test_the_breaker_is_one_for_all_and_lets_one_through(pools: Pools, dsn: str) -> None:
+    one, other, third = (pools(None, pause_seconds=30.0) for _ in range(3))
+    for _ in range(3):
+        assert other.open_seconds() == 0.0
+        one.record(succeeded=False)
+    other._read_at = third._read_at = 0.0
+    assert 29.0 < other.open_seconds() <= 30.0
+    change(dsn, "opened_at = opened_at - interval '31 s'")
+    assert sorted([other.open_seconds() > 0, third.open_seconds() > 0]) == [False, True]
+    assert row(dsn, "breaker, failures") == ("half_open", 3)
+    other._row = None
+    other.record(succeeded=True)
+    assert row(dsn, "breaker, failures") == ("closed", 0)
+    third._read_at = 0.0
+    assert third.open_seconds() == 0.0
+
+
+def test_what_the_source_says_of_its_limits_is_kept(pools: Pools, dsn: str) -> None:
+    pool = pools(None)
+    pool.take(0.0)
+    pool.note(ServerLimit(remaining=7, resets_in=60.0))
+    pool.close()
+    remaining, seconds = row(dsn, "remaining, extract(epoch from resets_at - now())::float8")
+    assert remaining == 7
+    assert 55 < seconds <= 60
+
+
+def test_a_warehouse_that_is_gone_is_a_failure_of_the_loader(dsn: str) -> None:
+    pool = PostgresPool(
+        "shop",
+        None,
+        lambda: psycopg.connect("host=127.0.0.1 port=1 dbname=x connect_timeout=2", autocommit=True),
+        failures=3,
+        pause_seconds=1.0,
+        is_backfill=False,
+    )
+    with pytest.raises(LoaderError, match="rate pool shop: the warehouse does not answer"):
+        pool.take(1.0)
+
+
+def paged(exchange: Exchange) -> None:
+    number = int(exchange.query["page"])
+    body = {"data": records(number * 10, 3) if number <= 3 else []}
+    exchange.json(body, x_ratelimit_remaining=str(100 - number), x_ratelimit_reset="60")
+
+
+PAGED = {"records": "data", "pagination": {"type": "page_number"}}
+
+
+def test_a_sync_takes_its_turns_in_the_shared_pool(dsn: str, project: Project, env: dict[str, str]) -> None:
+    with serving(paged) as server:
+        spec = source(server.url, PAGED, rate_limit={"pool": "shop", "requests": 1000, "per": "P1D"})
+        sync(SyncRequest(spec, spec.streams[0]), dsn)
+    assert row(dsn, "requests, per_seconds, remaining, breaker") == (1000, 86400.0, 96, "closed")
+    shown = project.run("pools", "--json", **env)
+    assert shown.returncode == 0, shown.stderr
+    (pool,) = json.loads(shown.stdout)
+    assert (pool["pool"], pool["requests"], pool["free"], pool["remaining"]) == ("shop", 1000, 97, 96)
+    table = project.run("pools", **env).stdout
+    assert "1,000 in 86400 s" in table
+    assert "96 left" in table
+
+
+def test_a_sync_is_refused_what_others_have_used_up(dsn: str) -> None:
+    limit = {"pool": "shop", "requests": 4, "per": "PT1H", "max_wait": "PT1S"}
+    with serving(paged) as server:
+        spec = source(server.url, PAGED, rate_limit=limit)
+        with pytest.raises(RateLimited, match="pool shop has no free request"):
+            sync(SyncRequest(spec, spec.streams[0]), dsn)
+        first = len(server.seen)
+        with pytest.raises(RateLimited, match=r"pool shop has no free request for \d+ s on page 1"):
+            sync(SyncRequest(spec, spec.streams[0]), dsn)
+        assert len(server.seen) == first == 1
+
+
+def test_a_source_that_one_process_found_down_is_not_asked_by_another(dsn: str) -> None:
+    with serving(lambda e: e.json({}, 503)) as server:
+        breaker = {"failures": 1, "pause": "PT1H"}
+        spec = source(server.url, rate_limit={"pool": "shop"}, breaker=breaker, retries={"attempts": 1})
+        shared = replace(context(), connect_shared=lambda: psycopg.connect(dsn, autocommit=True))
+        for message in ("HTTP 503", "pool shop is closed for 3[56]\\d\\d s more"):
+            with kind("rest").open(spec) as connector, pytest.raises(TransientError, match=message):
+                list(connector.read(spec.streams[0], StreamState(), shared))
+        assert len(server.seen) == 1
+
+
+def test_a_backfill_that_waits_too_long_for_live_syncs_ends_and_says_so(dsn: str, pools: Pools) -> None:
+    assert pools(Quota(10, 1.0)).take(1.0).is_booked
+    change(dsn, "live_until = now() + interval '1 hour'")
+    stream = {
+        **PAGED,
+        "cursor": {"field": "at"},
+        "primary_key": "id",
+        "incremental": {"param": "since", "end_param": "until"},
+    }
+    window = Window(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+    with serving(paged) as server:
+        limit = {"pool": "shop", "requests": 10, "per": "PT1S", "max_wait": "PT1S"}
+        spec = source(server.url, stream, rate_limit=limit)
+        bounded = replace(context(window=window), connect_shared=lambda: psycopg.connect(dsn, autocommit=True))
+        with kind("rest").open(spec) as connector, pytest.raises(HeadwaterError, match="has no free request for 3"):
+            list(connector.read(spec.streams[0], StreamState(), bounded))
+        assert server.seen == []

@@ -25,7 +25,18 @@ import psutil
 from pydantic import TypeAdapter
 
 from connectors.contract import Window
-from connectors.errors import HeadwaterError, RateLimited, ResourceError, TransientError
+from connectors.errors import (
+    AuthError,
+    Cancelled,
+    ConfigError,
+    ContractError,
+    HeadwaterError,
+    LoaderError,
+    RateLimited,
+    ResourceError,
+    SourceError,
+    TransientError,
+)
 from connectors.specs import parse_source
 from connectors.sync.audit import AuditFailedError
 from connectors.sync.failures import classify
@@ -70,6 +81,11 @@ class _Failure:
     trace: str
 
 
+_MENDED_BY_A_PAUSE = {kind.failure_class: kind for kind in (RateLimited, TransientError)}
+_OTHERS: dict[str, type[HeadwaterError]] = {
+    kind.failure_class: kind
+    for kind in (ConfigError, AuthError, SourceError, ContractError, ResourceError, LoaderError, Cancelled)
+}
 _ORDER, _FAILURE, _RESULT = TypeAdapter(_Order), TypeAdapter(_Failure), TypeAdapter(SyncResult)
 
 
@@ -92,7 +108,7 @@ def run_isolated(request: SyncRequest, dsn: str, progress: Progress) -> SyncResu
         raise _settled(request, dsn, death(request.label, process.returncode, peak, limit))
     if isinstance(outcome, SyncResult):
         return outcome
-    raise _error(outcome) from (ChildError(outcome.trace) if outcome.trace else None)
+    raise error_of(outcome) from (ChildError(outcome.trace) if outcome.trace else None)
 
 
 def attributes_of(request: SyncRequest) -> dict[str, Any]:
@@ -181,17 +197,15 @@ def _heard(message: dict[str, Any], progress: Progress) -> SyncResult | _Failure
     return None
 
 
-def _error(failure: _Failure) -> HeadwaterError:
+def error_of(failure: _Failure) -> HeadwaterError:
     where, what, hint = failure.where, failure.what, failure.hint
-    classes = {kind.failure_class: kind for kind in HeadwaterError.__subclasses__()}
-    kind = classes[failure.failure_class]
     error: HeadwaterError
     if failure.verdicts is not None:
         error = AuditFailedError(where, what, hint, failure.verdicts)
-    elif issubclass(kind, RateLimited | TransientError):
+    elif (kind := _MENDED_BY_A_PAUSE.get(failure.failure_class)) is not None:
         error = kind(where, what, hint, retry_after=failure.retry_after)
     else:
-        error = kind(where, what, hint)
+        error = _OTHERS[failure.failure_class](where, what, hint)
     error.sync_id = failure.sync_id
     return error
 
@@ -278,11 +292,12 @@ def main() -> None:
 
         speaker.say({"result": _RESULT.dump_python(run(request, order.dsn, progress), mode="json")})
     except BaseException as error:  # noqa: BLE001  (the parent raises it)
-        failure = _failure(classify(error, request, Stop()))
+        failure = failure_of(classify(error, request, Stop()))
         speaker.say({"failure": _FAILURE.dump_python(failure, mode="json")})
 
 
-def _failure(error: HeadwaterError) -> _Failure:
+def failure_of(error: HeadwaterError) -> _Failure:
+    """The error as it crosses; `error_of` is its inverse."""
     cause = error.__cause__ or error.__context__
     verdicts: Sequence[Verdict] | None = getattr(error, "verdicts", None)
     return _Failure(

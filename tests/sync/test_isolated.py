@@ -5,13 +5,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import psycopg
 import pytest
 
-from connectors.errors import Cancelled, ContractError, HeadwaterError, RateLimited, ResourceError, TransientError
+from connectors import errors
+from connectors.errors import (
+    Cancelled,
+    ContractError,
+    FailureClass,
+    HeadwaterError,
+    RateLimited,
+    ResourceError,
+    TransientError,
+)
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import Progress, SyncRequest, isolated, sync
 from platform_assets.settings import PROJECT_ROOT
@@ -190,6 +199,18 @@ def test_an_allocation_far_beyond_the_limit_fails_at_once() -> None:
 )
 def test_a_signal_near_the_limit_counts_as_out_of_memory(code: int, peak: int, kind: type[HeadwaterError]) -> None:
     assert type(isolated.death("unit.things", code, peak << 20, 100 << 20)) is kind
+
+
+@pytest.mark.parametrize("failure_class", get_args(FailureClass))
+def test_every_class_of_failure_crosses(failure_class: str) -> None:
+    kinds = [kind for kind in vars(errors).values() if getattr(kind, "failure_class", None) == failure_class]
+    (kind,) = [kind for kind in kinds if kind is not errors.RecordError]
+    sent = kind("unit.things", "broke", "Mend it.")
+    sent.sync_id = "c0ffee"
+
+    arrived = isolated.error_of(isolated.failure_of(sent))
+
+    assert (type(arrived), str(arrived), arrived.sync_id) == (kind, "unit.things: broke\nMend it.", "c0ffee")
 
 
 def test_every_declared_source_crosses_unchanged() -> None:

@@ -266,6 +266,8 @@ def report(
         "size": size,
         "rows": rows,
         "cores": os.cpu_count(),
+        # other work on the machine hits a path of many imports harder than a pipe of two programs in C
+        "load": round(os.getloadavg()[1], 1),
         "versions": {name: version(name) for name in OWN}
         | {"python": platform.python_version()}
         | dict(versions or {}),

@@ -33,7 +33,7 @@ def serve(
     from platform_assets.cli.demo_services import interrupted_by_sigterm
     from platform_assets.webhooks import serve as process
     from platform_assets.webhooks.hooks import hook, webhook_sources
-    from platform_assets.webhooks.inbox import Bounds
+    from platform_assets.webhooks.inbox import Bounds, Inbox
 
     settings = read_settings()
     specs = webhook_sources(sources or (), settings.project_root)
@@ -54,7 +54,8 @@ def serve(
         for one in hooks:
             secrets = output.count(one.secrets, "secret")
             print(f"receiving http://{place}{one.path} (scheme {one.scheme}, {secrets})", flush=True)
-        process.serve(hooks, specs, process.locator(settings), listening, Bounds(deliveries=max_waiting))
+        inbox = Inbox(process.locator(settings), Bounds(deliveries=max_waiting))
+        process.serve(hooks, specs, inbox, listening)
 
 
 @command.command("backlog")

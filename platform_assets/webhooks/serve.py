@@ -16,7 +16,7 @@ from platform_assets.warehouse import ensure_warehouse
 from platform_assets.webhooks.app import ReadBacklog, Receiver
 from platform_assets.webhooks.backlog import Backlog, read_backlog
 from platform_assets.webhooks.hooks import Hook
-from platform_assets.webhooks.inbox import Bounds, Inbox
+from platform_assets.webhooks.inbox import Inbox
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +49,10 @@ def locator(settings: Settings) -> Callable[[], str]:
     return lambda: ensure_warehouse(settings).loader_dsn
 
 
-def serve(
-    hooks: Sequence[Hook],
-    sources: Sequence[SourceSpec],
-    locate: Callable[[], str],
-    listening: socket.socket,
-    bounds: Bounds | None = None,
-) -> None:
+def serve(hooks: Sequence[Hook], sources: Sequence[SourceSpec], inbox: Inbox, listening: socket.socket) -> None:
     """Receive until the process is asked to stop; deliveries in flight are answered first."""
-    inbox = Inbox(locate, bounds or Bounds())
     config = uvicorn.Config(
-        Receiver(hooks, inbox, _cached_backlog(sources, locate)),  # pyright: ignore[reportArgumentType]  plain ASGI
+        Receiver(hooks, inbox, _cached_backlog(sources, inbox.locate)),  # pyright: ignore[reportArgumentType]  plain ASGI
         access_log=False,
         log_config=None,
         lifespan="on",

@@ -76,7 +76,7 @@ class Decoder:
             self._compile()
         assert self._lines is not None
         body, cleaning = payload.body, Cleaning()
-        if not self._fields or _has_longer_line(body, self._max_record_bytes) or _SURROGATE.search(body):
+        if not self._fields or has_longer_line(body, self._max_record_bytes) or _SURROGATE.search(body):
             return None
         try:
             table = self._columns(self._lines(body), cleaning, has_nul=b"\\u0000" in body)
@@ -214,5 +214,12 @@ class Decoder:
                 return pa.array(values, column.arrow_type)
 
 
-def _has_longer_line(body: bytes, size_bytes: int) -> bool:
-    return len(body) > size_bytes and max(map(len, body.split(b"\n"))) > size_bytes
+def has_longer_line(body: bytes, size_bytes: int) -> bool:
+    """From line start to line start in steps of at most `size_bytes`, without a copy."""
+    start = 0
+    while len(body) - start > size_bytes:
+        end = body.rfind(b"\n", start, start + size_bytes + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from connectors.contract import Attestation, Checkpoint, CopyFile, Frame, JsonRecords, Message, Rejected
@@ -14,9 +15,11 @@ from connectors.sync.package import Part
 from connectors.sync.parts import PartWriter
 from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
+from connectors.sync.splitting import SHOWN_BYTES, bad_record
 from connectors.sync.values import is_clean_text
 
 _PROGRESS_SECONDS = 0.5
+_HELD_BYTES = 32 << 20
 _CUT_BYTES = 64 << 20
 """A replacement is handed on in pieces of this size: small enough to overlap, large enough for dlt's fixed cost."""
 
@@ -45,6 +48,7 @@ class Extraction:
         self._sealed = Batch(schema)
         self._has_sealed = False
         self._rows = 0
+        self._held = 0
         self._reported = 0.0
 
     @property
@@ -96,6 +100,7 @@ class Extraction:
         return self._next()
 
     def _next(self) -> Batch:
+        self._held = 0
         batch = self._sealed
         batch.schema = self._schema.frozen()
         self._sealed, self._has_sealed = Batch(self._schema, connector_state=batch.connector_state), False
@@ -120,8 +125,8 @@ class Extraction:
             case CopyFile():
                 self._adopt(message)
             case Rejected():
-                payload = message.payload.decode("utf-8", "replace")
-                self._keep(Decoded([], [Reject(payload, message.reason, None, message.position)]), message.position)
+                bad = bad_record(message.payload, message.reason)
+                self._keep(Decoded([], [Reject(bad.text, bad.reason, None, message.position)]), message.position)
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():
@@ -132,9 +137,18 @@ class Extraction:
         for table in decoded.tables:
             self._writer.write(table, position)
             loaded += table.num_rows
-        self._open.rejects += decoded.rejects
+        self._open.rejects += map(self._bounded, decoded.rejects)
         self._count(loaded + len(decoded.rejects) if rows is None else rows)
         self._audit.refuse_flood(len(self._open.rejects) + len(self._sealed.rejects))
+
+    def _bounded(self, reject: Reject) -> Reject:
+        """Rejects wait in memory for their publication: beyond 32 MB of them only their beginnings are kept."""
+        size = len(reject.payload)
+        self._held += size
+        if self._held <= _HELD_BYTES or size <= SHOWN_BYTES:
+            return reject
+        reason = f"{reject.reason} (payload cut to {SHOWN_BYTES:,} of {size:,} characters: too many large ones at once)"
+        return replace(reject, payload=reject.payload[:SHOWN_BYTES], reason=reason)
 
     def _adopt(self, file: CopyFile) -> None:
         columns: list[str] = []

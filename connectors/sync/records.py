@@ -72,9 +72,9 @@ class Page:
         self.numbers.append(number)
 
     def reject(self, text: str, reason: str, name: str | None, number: int) -> None:
-        if len(text) > KEPT_BYTES:
-            reason = f"{reason[:_MAX_REASON]} (payload cut to {KEPT_BYTES:,} of {len(text):,} characters)"
-            text = text[:KEPT_BYTES]
+        if len(text) > KEPT_BYTES // 4 and len(raw := text.encode("utf-8", "replace")) > KEPT_BYTES:
+            reason = f"{reason[:_MAX_REASON]} (payload cut to {KEPT_BYTES:,} of {len(raw):,} bytes)"
+            text = raw[:KEPT_BYTES].decode("utf-8", "ignore")
         self._rejects[number] = Reject(text, reason[: 2 * _MAX_REASON], name, f"{self.position}, record {number}")
 
 

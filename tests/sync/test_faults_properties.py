@@ -96,7 +96,7 @@ def check(stream: Stream, sent: Sequence[dict[str, Any]]) -> None:
                 assert same(stored[0][0], value, stored[0][1]), (name, value, stored)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pages=pages, retyped=st.sampled_from(["quarantine", "evolve"]))
 def test_any_json_records_are_loaded_as_sent_or_quarantined(
     lab: Lab, pages: list[list[dict[str, Any]]], retyped: str

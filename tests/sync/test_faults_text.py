@@ -40,10 +40,10 @@ def test_lone_surrogates_are_replaced_and_counted(lab: Lab) -> None:
     stream.sync(lines(r'{"id":1,"v":"a\ud800b","j":{"k\udc00":"x\udfff"}}', r'{"id":2,"v":"\ud83d\ude00"}'))
     first = stream.warning("cleaned_text")
     stream.sync(lines(r'{"id":3,"v":"\udc00","j":{"a":"\uDABC"}}', '{"id":4,"v":"ok"}'))
-    stream.sync(lines(b'{"id":5,"v":"x\xed\xa0\x80y"}'))
+    stream.sync(lines(b'{"id":5,"v":"x\xed\xa0\x80y"}'), lines(r'{"id":6,"j":{"a":"\udc00"}}'))
     assert first is not None
     assert dict(first.measured) == {"surrogates": 2, "names": 1}
-    assert stream.values() == ["a\ufffdb", "😀", "\ufffd", "ok", "x\ufffdy"]
+    assert stream.values() == ["a\ufffdb", "😀", "\ufffd", "ok", "x\ufffdy", None]
     assert stream.values("j")[0] == '{"k\ufffd": "x\ufffd"}'
     assert stream.held() == []
 

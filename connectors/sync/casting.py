@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,8 @@ def _cast_text(array: Any, column: Column, cleaning: Cleaning, null_values: froz
         array = pc.if_else(pc.is_in(array, value_set=nulls), pa.scalar(None, array.type), array)
     if column.type == "text" and not pc.any(pc.match_substring(array, "\x00")).as_py():
         return array
+    if column.type == "json":
+        return by_value(json_values(array, null_values), column, cleaning)
     if column.type == "timestamp":
         return _within(array.cast(_UTC, safe=True))
     if column.type == "date":
@@ -72,6 +75,18 @@ def _cast_text(array: Any, column: Column, cleaning: Cleaning, null_values: froz
         if column.type == "bigint" or not has_long_integers(numbers):
             return numbers
     return by_value(array.to_pylist(), column, cleaning)
+
+
+def json_values(array: Any, null_values: frozenset[str]) -> list[Any]:
+    """What the texts of a json column say; a text that is no JSON comes out as Unreadable."""
+    return [None if text is None or text in null_values else _json_value(text) for text in array.to_pylist()]
+
+
+def _json_value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return Unreadable(text, "no valid JSON")
 
 
 def has_long_integers(numbers: Any) -> bool:

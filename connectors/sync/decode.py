@@ -18,7 +18,7 @@ import pyarrow as pa
 from connectors.contract import Frame, JsonRecords
 from connectors.errors import SourceError
 from connectors.specs import ColumnType
-from connectors.sync.casting import by_value, cast, has_long_integers, payload_text, python_values
+from connectors.sync.casting import by_value, cast, has_long_integers, json_values, payload_text, python_values
 from connectors.sync.columns import DELETED, Column, house_type
 from connectors.sync.columnwise import raw_numbers
 from connectors.sync.records import Decoded, Page, Reject, observe_new, rows_to_table, whole
@@ -147,13 +147,19 @@ class Decoder:
         return Decoded([whole(arrays, table.num_rows)] if table.num_rows else [])
 
     def _slow_frame(self, table: pa.Table, position: str) -> Decoded:
-        columns = {name: python_values(table.column(name), self.cleaning) for name in table.column_names}
+        columns = {name: self._values(table.column(name), name) for name in table.column_names}
         page = Page(position, self.cleaning)
         for number in range(table.num_rows):
             row = {name: values[number] for name, values in columns.items()}
             page.add(row, partial(payload_text, row), number + 1)
         observe_new(self._schema, page.rows)
         return rows_to_table(self._schema, page, self._null_values)
+
+    def _values(self, array: Any, name: str) -> list[Any]:
+        column = self._schema.find(name)
+        if column is not None and column.type == "json" and house_type(array.type) == "text":
+            return json_values(array, self._null_values)
+        return python_values(array, self.cleaning)
 
     def _compile(self) -> None:
         """A struct type with one slot a known field; an unknown field makes the decoder stop and the schema grow."""

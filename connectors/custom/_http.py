@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from connectors.contract import DiscoveredStream, Message, ReadContext, StreamState
 from connectors.errors import ConfigError
+from connectors.http.client import HttpClient
 from connectors.http.hooks import Hooks
 from connectors.http.reader import open_rest
 from connectors.http.source import HttpConnectorSpec, HttpStreamSpec, require_fit
@@ -55,6 +56,10 @@ class HttpConnector:
     def parameters(self, stream: PythonStreamSpec, since: str | None, until: str | None) -> Mapping[str, object]:
         """What bounds the read to [since, until), ISO 8601 or the cursor's own text; None is no bound."""
         raise NotImplementedError
+
+    @property
+    def client(self) -> HttpClient:
+        return self._inner.client
 
     def check(self) -> str:
         return self._inner.check()

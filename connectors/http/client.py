@@ -122,8 +122,9 @@ class HttpClient:
         trusted = {base.host, *auth.hosts, *({proxy.url.host} if proxy else ())}
         self._guard = Guard(frozenset(trusted))
         connect, read = settings.timeouts.connect.total_seconds(), settings.timeouts.read.total_seconds()
+        self._transport = _Outermost(GuardedTransport(self._guard, auth, settings.tls, proxy))
         self._client = httpx.Client(
-            transport=GuardedTransport(self._guard, auth, settings.tls, proxy),
+            transport=self._transport,
             timeout=httpx.Timeout(read, connect=connect),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "headwater"},
             follow_redirects=False,
@@ -138,9 +139,22 @@ class HttpClient:
     ) -> None:
         self._client.close()
 
+    @property
+    def base_url(self) -> str:
+        return self._settings.base_url
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Values that nothing may show; more come as tokens arrive."""
+        return frozenset({*self._settings.secrets, *self._auth.secrets})
+
+    def tap(self, wrap: Callable[[httpx.BaseTransport], httpx.BaseTransport]) -> None:
+        """Put a transport around the one that signs and sends: it sees requests without their credentials."""
+        self._transport.inner = wrap(self._transport.inner)
+
     def mask(self, text: str) -> str:
         """The text without any credential, also where it is quoted for an address."""
-        secrets = {*self._settings.secrets, *self._auth.secrets}
+        secrets = self.secrets
         return mask(text, secrets | {quote(s, safe="") for s in secrets} | {quote_plus(s) for s in secrets})
 
     def fetch(self, request: Request, call: Call, accept: Callable[[Response], T]) -> T:
@@ -328,6 +342,17 @@ class HttpClient:
         effort_text = f" after {effort.attempts} attempts in {seconds:.0f} s" if effort.attempts > 1 else ""
         what = self.mask(f"{fault.what} on {call.place}{effort_text}{fault.detail}")
         raise fault.as_error(call.label, what) from error
+
+
+class _Outermost(httpx.BaseTransport):
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self.inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.inner.handle_request(request)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 def _fault_of(state: tenacity.RetryCallState) -> Fault | None:

@@ -48,7 +48,7 @@ class RestConnector:
         """source: its connector and streams are the specs of connectors.http.source."""
         self._source = source
         self._hooks = hooks
-        self._client = client
+        self.client = client
         self._base_url = base_url
 
     def __enter__(self) -> Self:
@@ -57,12 +57,12 @@ class RestConnector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.__exit__(kind, error, trace)
+        self.client.__exit__(kind, error, trace)
 
     def check(self) -> str:
         stream = cast("HttpStreamSpec", self._source.streams[0])
         page = self._first_page(stream)
-        answered = f"{self._client.host} answered in {page.seconds:.2f} s"
+        answered = f"{self.client.host} answered in {page.seconds:.2f} s"
         return f"{answered}; {stream.name}: {page.rows} records on the first page"
 
     def discover(self) -> tuple[DiscoveredStream, ...]:
@@ -109,7 +109,7 @@ class RestConnector:
             return abandoned.is_set() or context.cancelled.is_set()
 
         pool = self._pool(context)
-        fetcher = PageFetcher(self._client, reading, label, context.usage, pool, is_stopped, self._hooks)
+        fetcher = PageFetcher(self.client, reading, label, context.usage, pool, is_stopped, self._hooks)
         worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"http-{reading.stream.name}")
         waited = context.usage.wait_seconds
         try:

@@ -128,7 +128,7 @@ class _Suite:
                     segments.append(_Segment(tuple(rows), message.is_ordered))
                     rows = []
                 else:
-                    rows += _rows(message)
+                    rows += rows_of(message)
         segments.append(_Segment(tuple(rows), None))
         return segments, list((self.requests or ())[before:])
 
@@ -161,9 +161,10 @@ class _Suite:
         if cursor is None:
             self.skip("new", "the stream has no cursor")
             return
-        newest = max(_comparable(row[cursor.field]) for row in rows)
-        position = newest - cursor.lag if isinstance(newest, datetime) else newest
-        again, asked_again = self.read(connector, StreamState(cursor=_text(position)), None)
+        state = state_after(self.stream, rows)
+        sample = _comparable(rows[0][cursor.field])
+        position = Decimal(str(state.cursor)) if isinstance(sample, Decimal) else _comparable(state.cursor)
+        again, asked_again = self.read(connector, state, None)
         second = [row for segment in again for row in segment.rows]
         old = [row for row in second if _comparable(row[cursor.field]) < position]
         what = f"{len(old)} of {len(second)} records of the second read lie before its position {_text(position)}"
@@ -205,7 +206,7 @@ class _Suite:
                 try:
                     with closing(cast("Any", iter(connector.read(self.stream, StreamState(), context)))) as messages:
                         for message in messages:
-                            payloads += bool(_rows(message))
+                            payloads += bool(rows_of(message))
                 except Exception as error:  # noqa: BLE001  judged below, in the test's own thread
                     failures.append(error)
 
@@ -225,7 +226,7 @@ class _Suite:
 
 def _errors(source: SourceSpec, report: Report) -> None:
     """What goes wrong outside of the connector is raised in classes and not as whatever the library raised."""
-    for name in sorted(set(_variables(source.connector.model_dump()))):
+    for name in sorted(set(references_in(source.connector.model_dump()))):
         with _unset(name):
             _expect(source, ConfigError, f"variable {name} unset", report)
     connector = source.connector
@@ -276,22 +277,32 @@ def _unset(name: str) -> Generator[None]:
             os.environ[name] = value
 
 
-def _variables(value: object) -> Iterator[str]:
+def references_in(value: object) -> Iterator[str]:
+    """Names of the variables that texts in it refer to."""
     match value:
         case str():
             if found := REFERENCE.match(value):
                 yield found[1]
         case Mapping():
             for item in cast("Mapping[object, object]", value).values():
-                yield from _variables(item)
+                yield from references_in(item)
         case list() | tuple():
             for item in cast("list[object]", value):
-                yield from _variables(item)
+                yield from references_in(item)
         case _:
             return
 
 
-def _rows(message: Message) -> list[Row]:
+def state_after(stream: StreamSpec, rows: Sequence[Row]) -> StreamState:
+    """The state that a sync of these records leaves, as the next read gets it; empty without a cursor."""
+    if stream.cursor is None or not rows:
+        return StreamState()
+    newest = max(_comparable(row[stream.cursor.field]) for row in rows)
+    return StreamState(cursor=_text(newest - stream.cursor.lag if isinstance(newest, datetime) else newest))
+
+
+def rows_of(message: Message) -> list[Row]:
+    """The records of a payload; none of any other message."""
     match message:
         case JsonRecords():
             return [msgspec.json.decode(line, type=dict[str, Any]) for line in message.body.split(b"\n") if line]

@@ -30,6 +30,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("check", "check", "Ask a source whether its address and credentials work."),
     Entry("discover", "discover", "List the streams that a source offers."),
     Entry("preview", "preview", "Show the first rows of a stream; nothing is loaded."),
+    Entry("record", "record", "Record a source's HTTP traffic, masked, for tests that replay it."),
     Entry("sync", "sync", "Sync a source or one stream into the warehouse, without Dagster."),
     Entry("syncs", "syncs", "List recent syncs of the ledger; `syncs show ID` tells everything about one."),
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),

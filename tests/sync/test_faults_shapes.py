@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.contract import Frame, Rejected
+from connectors.errors import SourceError
 from connectors.sync.decode import Decoder, has_longer_line
 from connectors.sync.schema import StreamSchema
-from tests.support.faults import Lab, Stream, frame, lines
+from tests.support.faults import Lab, Stream, copy_file, frame, lines
 from tests.support.scripted import records, source
 
 MIXED: list[Any] = [7, "x" * 24, True, 1.5, "2024-01-01T00:00:00Z", {"a": [1]}]
@@ -27,10 +29,12 @@ def whole_rows(stream: Stream) -> list[dict[str, Any]]:
     return [row for (row,) in found]
 
 
-@pytest.mark.parametrize(("width", "value"), [(1_700, 7), (1_700, "x" * 24), (1_700, True), (10_000, 7)])
-def test_columns_without_room_are_kept_in_the_overflow_with_a_warning(lab: Lab, width: int, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("width", "value"), [(1_700, [7]), (1_700, ["x" * 24]), (1_700, [True]), (1_700, [True, 7]), (10_000, [7])]
+)
+def test_columns_without_room_are_kept_in_the_overflow_with_a_warning(lab: Lab, width: int, value: list[Any]) -> None:
     stream = lab.stream(primary_key="id", write="merge")
-    record = {f"c{number}": value for number in range(width)} | {"id": 1}
+    record = {f"c{number}": value[number % len(value)] for number in range(width)} | {"id": 1}
     result = stream.sync(records(record))
     warning = stream.warning("overflow")
     assert warning is not None
@@ -147,6 +151,16 @@ def test_what_the_connector_rejects_keeps_its_reason(lab: Lab) -> None:
     stream.sync(Rejected(b"a;b\xff;c", "line of 3 fields, header has 2", "line 7"), lines('{"id":1}'))
     assert stream.held() == [("line of 3 fields, header has 2", None, "line 7")]
     assert stream.payloads() == ["a;b\ufffd;c"]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_copied_file_of_more_or_fewer_rows_than_counted_loads_nothing(lab: Lab, tmp_path: Path, rows: int) -> None:
+    stream = lab.stream()
+    stream.sync(lines('{"id":1}'))
+    for body in ("2\n3\n", "2\nx\n"):
+        with pytest.raises(SourceError, match=f"the file has 2 rows, its connector counted {rows}"):
+            stream.sync(copy_file(tmp_path / "a.csv", body, rows=rows, id=pa.int64()))
+    assert stream.values("id") == ["1"]
 
 
 @pytest.mark.parametrize("mark", ['"false"', '"true"', "0", "1", "{}"])

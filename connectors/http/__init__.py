@@ -8,6 +8,8 @@ limits       rate pools and what servers say about their own
 shared       a rate pool in PostgreSQL, for all processes together
 errors       status, body or exception to failure class
 auth         credentials put on a request at the last moment
+oauth        access tokens: client credentials, refresh token, signed assertion
+signing      requests that are signed one by one: HMAC, AWS SigV4
 transport    httpx over a network that keeps a deadline and looks where it connects
 client       one request with its retries, waits, redirects and size limit
 reader       the connector: check, discover, read

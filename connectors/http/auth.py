@@ -4,20 +4,25 @@ Every credential belongs to the configured host; the transport asks for none whe
 """
 
 import base64
-import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 import httpx
-import msgspec
 
 from connectors.errors import ConfigError
-from connectors.http.specs import ApiKeySpec, AuthSpec, BasicSpec, BearerSpec, ClientCredentialsSpec, NoAuthSpec
+from connectors.http.specs import (
+    ApiKeySpec,
+    AuthSpec,
+    BasicSpec,
+    BearerSpec,
+    ClientCredentialsSpec,
+    HmacSpec,
+    JwtBearerSpec,
+    NoAuthSpec,
+    RefreshTokenSpec,
+    SigV4Spec,
+)
 from connectors.secrets import resolve
-
-_EXPIRES_EARLY_SECONDS = 300.0
-_DEFAULT_LIFE_SECONDS = 3_600.0
 
 Send = Callable[[httpx.Request], httpx.Response]
 """One request without credentials of the source, its body read, with the same limits as any other."""
@@ -73,10 +78,16 @@ def open_auth(spec: AuthSpec, where: str) -> Auth:
             return _Fixed(((spec.name, key),), (key,))
         case BasicSpec():
             password = resolve(spec.password, f"{where}.password")
-            pair = _basic(resolve(spec.username, f"{where}.username"), password)
+            pair = basic(resolve(spec.username, f"{where}.username"), password)
             return _Fixed((("Authorization", pair),), (password, pair.removeprefix("Basic ")))
-        case ClientCredentialsSpec():
-            return _ClientCredentials(spec, where)
+        case ClientCredentialsSpec() | RefreshTokenSpec() | JwtBearerSpec():
+            from connectors.http.oauth import open_oauth
+
+            return open_oauth(spec, where)
+        case HmacSpec() | SigV4Spec():
+            from connectors.http.signing import open_signing
+
+            return open_signing(spec, where)
 
 
 def require_header_safe(value: str, where: str) -> None:
@@ -89,7 +100,7 @@ def require_header_safe(value: str, where: str) -> None:
         )
 
 
-def _basic(username: str, password: str) -> str:
+def basic(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
@@ -132,64 +143,3 @@ class _QueryKey:
 
     def renew(self) -> bool:
         return False
-
-
-class _Token(msgspec.Struct):
-    access_token: str
-    expires_in: float | str = _DEFAULT_LIFE_SECONDS
-
-
-class _ClientCredentials:
-    """One token for all threads, renewed five minutes before it expires (or at half its life, if that is shorter)."""
-
-    query_name: str | None = None
-
-    def __init__(self, spec: ClientCredentialsSpec, where: str) -> None:
-        self._spec = spec
-        self._url = resolve(spec.token_url, f"{where}.token_url")
-        try:
-            self.hosts = (httpx.URL(self._url).host,)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"{where}.token_url", f"no valid address: {error}", "Correct it.") from error
-        self._id = resolve(spec.client_id, f"{where}.client_id")
-        self._secret = resolve(spec.client_secret, f"{where}.client_secret")
-        self._lock = threading.Lock()
-        self._token: str | None = None
-        self._renew_at = 0.0
-        self.secrets: tuple[str, ...] = (self._secret, _basic(self._id, self._secret).removeprefix("Basic "))
-
-    def sign(self, request: httpx.Request, send: Send) -> httpx.Request:
-        with self._lock:
-            if self._token is None or time.monotonic() >= self._renew_at:
-                self._fetch(send)
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-    def renew(self) -> bool:
-        with self._lock:
-            self._token = None
-        return True
-
-    def _fetch(self, send: Send) -> None:
-        form = {"grant_type": "client_credentials"}
-        if self._spec.scope is not None:
-            form["scope"] = self._spec.scope
-        if self._spec.audience is not None:
-            form["audience"] = self._spec.audience
-        headers = {"Accept": "application/json"}
-        if self._spec.send == "header":
-            headers["Authorization"] = _basic(self._id, self._secret)
-        else:
-            form |= {"client_id": self._id, "client_secret": self._secret}
-        answer = send(httpx.Request("POST", self._url, data=form, headers=headers))
-        if answer.status_code != 200:
-            passes = answer.status_code in (408, 429) or answer.status_code >= 500
-            raise TokenRefusedError(f"token_url answered HTTP {answer.status_code}", is_transient=passes)
-        try:
-            token = msgspec.json.decode(answer.content, type=_Token)
-            life = float(token.expires_in)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise TokenRefusedError(f"token_url answered no token: {error}") from error
-        self._token = token.access_token
-        self._renew_at = time.monotonic() + max(life / 2, life - _EXPIRES_EARLY_SECONDS)
-        self.secrets = (*self.secrets[:2], token.access_token)

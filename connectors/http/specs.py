@@ -63,8 +63,92 @@ class ClientCredentialsSpec(Spec):
     send: Literal["header", "form"] = "header"
 
 
+class RefreshTokenSpec(Spec):
+    """OAuth2 with a refresh token that stays valid when it is used. client_secret: None for a public client."""
+
+    type: Literal["oauth2_refresh_token"]
+    token_url: ValueRef
+    client_id: ValueRef
+    client_secret: SecretRef | None = None
+    refresh_token: SecretRef
+    scope: str | None = None
+    send: Literal["header", "form"] = "form"
+
+
+class JwtBearerSpec(Spec):
+    """OAuth2 by an assertion that the client signs (RFC 7523), as service accounts do. Needs the extra `jwt`.
+
+    key: a private key as PEM, its line ends may be written as backslash n; for HS256 the shared secret.
+    audience: of the assertion; token_url when not given. lifetime: of the assertion.
+    """
+
+    type: Literal["oauth2_jwt_bearer"]
+    token_url: ValueRef
+    key: SecretRef
+    issuer: ValueRef
+    subject: ValueRef | None = None
+    audience: ValueRef | None = None
+    scope: str | None = None
+    key_id: ValueRef | None = None
+    algorithm: Literal["RS256", "ES256", "HS256"] = "RS256"
+    lifetime: timedelta = Field(default=timedelta(minutes=5), gt=timedelta(0), le=timedelta(hours=1))
+
+
+class HmacSpec(Spec):
+    """Every request is signed: an HMAC over `parts`, with `separator` between them, in a header, beside its time.
+
+    parts: what is signed, in this order; target is path with query. prefix: before the signature in its header.
+    """
+
+    type: Literal["hmac"]
+    key: SecretRef
+    key_id: ValueRef | None = None
+    key_id_header: str = "X-Key-Id"
+    header: str = "X-Signature"
+    prefix: str = ""
+    timestamp_header: str = "X-Timestamp"
+    timestamp: Literal["epoch", "epoch_ms", "iso"] = "epoch"
+    parts: tuple[Literal["timestamp", "key_id", "method", "host", "path", "query", "target", "body"], ...] = (
+        "timestamp",
+        "method",
+        "target",
+        "body",
+    )
+    separator: str = "\n"
+    algorithm: Literal["sha256", "sha384", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if "timestamp" not in self.parts:
+            raise ValueError("parts must have timestamp: without it a signature could be sent again for ever")
+        if "key_id" in self.parts and self.key_id is None:
+            raise ValueError("parts has key_id, but there is none; set key_id")
+        return self
+
+
+class SigV4Spec(Spec):
+    """Every request is signed as AWS wants it, version 4. Needs the extra `aws`."""
+
+    type: Literal["aws_sigv4"]
+    access_key: ValueRef
+    secret_key: SecretRef
+    session_token: SecretRef | None = None
+    region: ValueRef
+    service: str
+
+
 AuthSpec = Annotated[
-    NoAuthSpec | BearerSpec | ApiKeySpec | BasicSpec | ClientCredentialsSpec, Field(discriminator="type")
+    NoAuthSpec
+    | BearerSpec
+    | ApiKeySpec
+    | BasicSpec
+    | ClientCredentialsSpec
+    | RefreshTokenSpec
+    | JwtBearerSpec
+    | HmacSpec
+    | SigV4Spec,
+    Field(discriminator="type"),
 ]
 
 

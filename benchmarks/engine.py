@@ -9,9 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.support import BenchServer, Measured, PeerError, measure
+from benchmarks.support import BenchServer, Measured, Outcome, PeerError, measure
 from platform_assets.settings import PROJECT_ROOT
 
 SOURCE = "bench"
@@ -48,6 +49,14 @@ def run(
         raise PeerError(f"no result: {measured.output[-300:]}")
     told = json.loads(line)
     return Synced(measured, told["seconds"], told["rows"], told["steps"])
+
+
+def alone(path: str, syncs: Sequence[Synced]) -> Outcome:
+    """The same syncs without Python's start and its imports: what a second sync in one process costs."""
+    seconds = [sync.sync_seconds for sync in syncs]
+    if not seconds:
+        return Outcome(path, note="no sync succeeded")
+    return Outcome(path, round(median(seconds), 3), runs=tuple(seconds))
 
 
 def main(arguments: Sequence[str]) -> None:

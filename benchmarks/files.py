@@ -9,6 +9,7 @@ Sling, and dlt's filesystem source with its defaults.
 
 import argparse
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import psycopg
@@ -60,6 +61,7 @@ def main() -> None:
             )
             for form in formats
         ]  # fmt: skip
+        outcomes += [engine.alone(f"headwater_{form}_without_start", bench.syncs[form]) for form in formats]
         if not options.no_peers:
             outcomes += [
                 repeated(
@@ -86,6 +88,7 @@ class _Bench:
         self._dsn = server.url(server.database)
         self._files = folder / "files"
         self._files.mkdir()
+        self.syncs: dict[str, list[engine.Synced]] = defaultdict(list)
         with psycopg.connect(self._dsn, autocommit=True) as session:
             session.execute("create schema by_hand")
         lineitem.create(self._dsn, "by_hand.source", rows)
@@ -118,6 +121,7 @@ class _Bench:
         }  # fmt: skip
         connector = {"kind": "files", "url": str(self._files)}
         synced = engine.run(self._server, self._folder, connector, stream)
+        self.syncs[form].append(synced)
         progress(f"{form}: sync alone {synced.sync_seconds} s {synced.steps}")
         return synced.measured
 

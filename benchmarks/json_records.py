@@ -75,6 +75,7 @@ def main() -> None:
                 "headwater", options.repeats, bench.headwater, lambda: bench.difference("raw_bench.events", expected)
             ),
         ]
+        outcomes.append(engine.alone("headwater_without_start", bench.syncs))
         if not options.no_peers:
             outcomes.append(repeated("dlt_default", 1, bench.dlt_default, lambda: bench.counted(pages * page_rows)))
     outcomes = with_ratios(outcomes, "limit")
@@ -91,6 +92,7 @@ class _Bench:
         self._server = server
         self._folder = folder
         self._url = url
+        self.syncs: list[engine.Synced] = []
         self._dsn = server.url(server.database)
 
     def _clean(self, *statements: str) -> None:
@@ -128,6 +130,7 @@ class _Bench:
     def headwater(self) -> Measured:
         self._clean("drop table if exists raw_bench.events", "delete from ops.schema_versions")
         synced = engine.run(self._server, self._folder, CONNECTOR, STREAM, BENCH_API_URL=self._url)
+        self.syncs.append(synced)
         progress(f"sync alone {synced.sync_seconds} s {synced.steps}")
         return synced.measured
 

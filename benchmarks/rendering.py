@@ -82,11 +82,12 @@ def _tables(results: Mapping[str, Result]) -> str:
         told = ", ".join(f"{name} {version}" for name, version in versions.items())
         cores = next((result["cores"] for result in results.values() if result.get("cores")), "?")
         loads = [result["load"] for result in results.values() if "load" in result]
-        busy = (
-            f" The machine's load was {min(loads):g} to {max(loads):g} over each run; well above its cores means that others worked on it."
-            if loads
-            else ""
-        )
+        busy = ""
+        if loads:
+            busy = (
+                f" The machine's load was {min(loads):g} to {max(loads):g} over each run;"
+                " well above its cores means that others worked on it."
+            )
         lines += ["", f"Measured on {cores} cores with {told}.{busy}"]
     return "\n".join(lines) + "\n"
 

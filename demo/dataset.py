@@ -12,6 +12,7 @@ DATA = Path(__file__).parent / "data"
 FLIGHTS = DATA / "rest" / "flights.jsonl.gz"
 WEATHER = DATA / "files" / "weather_2013_01.csv.gz"
 REFERENCE = DATA / "db" / "reference.sqlite"
+DELIVERIES = DATA / "webhooks" / "github_deliveries.jsonl.gz"
 
 FIRST_DAY = date(2013, 1, 1)
 FLIGHT_DAYS = 14

@@ -8,6 +8,8 @@ Nothing outlives the stack: leaving the block ends the API by its process id, an
 pipe that the API watches. What the sources remember between two runs lies in `<home>/demo`.
 """
 
+import hashlib
+import http.client
 import json
 import logging
 import os
@@ -27,6 +29,7 @@ from typing import Self
 from demo.database import ensure_reference_database
 from demo.files import publish_weather
 from demo.release import Release, read_release, write_release
+from demo.webhooks import DeliveryError, send_deliveries
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,11 @@ class Credentials:
 
     api_token: str
     database_password: str
+
+    @property
+    def webhook_secret(self) -> str:
+        """What the webhook sender signs with; made from the token, so that a folder of an older stack has it too."""
+        return hashlib.sha256(f"webhooks {self.api_token}".encode()).hexdigest()
 
 
 class DemoStack:
@@ -95,12 +103,24 @@ class DemoStack:
         """Put the reference database on a PostgreSQL server that somebody else runs."""
         self._database_url = ensure_reference_database(admin_url, host, port, self.credentials.database_password)
 
+    def send_deliveries(self, url: str) -> int:
+        """Send all webhook deliveries to a receiver that somebody else runs; how many it took.
+
+        Raises:
+            DemoError: it refused one, or does not answer.
+        """
+        try:
+            return send_deliveries(url, self.credentials.webhook_secret)
+        except (DeliveryError, OSError, http.client.HTTPException) as error:
+            raise DemoError(f"demo webhooks: {error}") from error
+
     def environment(self) -> Mapping[str, str]:
         """What the source files refer to: addresses and credentials of the running sources."""
         found = {
             "FLIGHTS_API_URL": self._api_url,
             "FLIGHTS_API_TOKEN": self.credentials.api_token,
             "WEATHER_FILES": str(self.weather_folder),
+            "GITHUB_DEMO_SECRET": self.credentials.webhook_secret,
         }
         return {**found, "REFERENCE_DB_URL": self._database_url} if self._database_url else found
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from connectors.specs import SourceSpec
     from platform_assets.warehouse import Warehouse
 
-DEMO_VARIABLES = frozenset({"FLIGHTS_API_URL", "FLIGHTS_API_TOKEN", "REFERENCE_DB_URL", "WEATHER_FILES"})
+DEMO_VARIABLES = frozenset(
+    {"FLIGHTS_API_URL", "FLIGHTS_API_TOKEN", "REFERENCE_DB_URL", "WEATHER_FILES", "GITHUB_DEMO_SECRET"}
+)
 """What the demo sources are found by; nothing else uses these names."""
 
 
@@ -51,7 +53,9 @@ def reachable(spec: "SourceSpec", settings: Settings) -> Generator[None]:
 
             output.note(f"{spec.source} is a demo source: the demo sources run while this command does")
             warehouse = ends.enter_context(running_warehouse(settings, _silently))
-            stack = ends.enter_context(demo_sources(settings, warehouse, _silently))
+            stack = ends.enter_context(
+                demo_sources(settings, warehouse, _silently, delivers=spec.connector.kind == "webhook")
+            )
             os.environ.update(stack.environment())
             ends.callback(lambda: [os.environ.pop(name, None) for name in DEMO_VARIABLES])
         protect_secrets(spec)

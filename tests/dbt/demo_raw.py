@@ -33,7 +33,7 @@ class RawTable:
 
 
 def _types(text: str) -> tuple[tuple[str, str], ...]:
-    short = {"i": "bigint", "d": "double precision", "t": "varchar", "z": "timestamptz"}
+    short = {"i": "bigint", "d": "double precision", "t": "varchar", "z": "timestamptz", "j": "jsonb"}
     return tuple((name, short[letter]) for name, letter in (item.split(":") for item in text.split()))
 
 
@@ -60,11 +60,12 @@ WEATHER = RawTable(
         " pressure:d visib:d time_hour:z"
     ),
 )
-TABLES = (FLIGHTS, AIRLINES, AIRPORTS, PLANES, WEATHER)
+EVENTS = RawTable("github", "events", _types("_delivery_id:t _event_type:t _received_at:z payload:j"))
+TABLES = (FLIGHTS, AIRLINES, AIRPORTS, PLANES, WEATHER, EVENTS)
 
 
 def load_demo_raw(warehouse: Warehouse) -> None:
-    """All five streams of the demo, every day of them."""
+    """All six streams of the demo, every day of them."""
     with psycopg.connect(warehouse.loader_dsn) as session:
         for table in TABLES:
             create(session, table)
@@ -95,6 +96,16 @@ def _records(table: RawTable) -> Iterable[Sequence[object]]:
             for line in lines:
                 record = json.loads(line)
                 yield [record[name] for name in names]
+    elif table is EVENTS:
+        with gzip.open(DATA / "webhooks" / "github_deliveries.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line in lines:
+                delivery = json.loads(line)
+                yield [
+                    f"{delivery['event']}-{delivery['n']}",
+                    delivery["event"],
+                    SYNCED_AT,
+                    json.dumps(delivery["payload"]),
+                ]
     elif table is WEATHER:
         with gzip.open(DATA / "files" / "weather_2013_01.csv.gz", "rt", encoding="utf-8", newline="") as lines:
             for record in csv.DictReader(lines):

@@ -53,7 +53,7 @@ def test_keys_are_constraints_that_postgres_holds(built: Built) -> None:
         ).fetchall()
 
     assert keyed == tables
-    assert len(tables) == 8
+    assert len(tables) == 9
 
 
 def test_a_broken_contract_and_a_new_incremental_column_are_refused(built: Built, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_first_run_fills_every_stream_and_mart_and_ends_by_itself(first: Ended
     assert first.rows("nyc_flights.flights") == 12_208 - 928
     assert first.rows("nyc_weather.weather") == 13 * 72 - 6
     assert first.rows("marts.flights") == 12_208 - 928
+    assert first.rows("github.events") == first.rows("marts.events") == 94
     assert first.left == []
     assert not is_running(load_settings({"HEADWATER_HOME": str(home)}))
 
@@ -97,6 +98,7 @@ def test_progress_names_every_stream_while_it_runs(first: Ended) -> None:
 def test_a_second_run_syncs_only_the_day_that_is_new(second: Ended) -> None:
     assert second.status == 0, second.table + second.progress
     assert second.rows("nyc_flights.flights") == 928
+    assert second.rows("github.events") == 0
     assert second.left == []
 
 

@@ -1,4 +1,4 @@
-"""The three demo source files against the real stand-ins: API, database over Sling, folder of files."""
+"""The four demo source files against the real stand-ins: API, database over Sling, folder of files, webhook sender."""
 
 from collections.abc import Generator, Mapping
 from datetime import date
@@ -11,7 +11,8 @@ import pytest
 
 from demo.release import Release
 from demo.stack import DemoStack
-from platform_assets.settings import PROJECT_ROOT
+from platform_assets.cli.demo_services import demo_receiver
+from platform_assets.settings import PROJECT_ROOT, load_settings
 from platform_assets.warehouse import Warehouse
 from tests.ingest.conftest import load
 from tests.support.servers import TestServer
@@ -33,7 +34,8 @@ def stack(
         running.serve_database(server.admin_url("postgres"), address.host, address.port)
         for name, value in {**env, **running.environment()}.items():
             monkeypatch.setenv(name, value)
-        yield running
+        with demo_receiver(load_settings({**env}), running):
+            yield running
 
 
 def materialize_all() -> tuple[Loaded, dict[str, bool]]:
@@ -66,6 +68,7 @@ def test_every_demo_stream_loads_whole_and_then_only_what_is_new(stack: DemoStac
     first, checks = materialize_all()
     assert {name: status for name, (status, _) in first.items()} == dict.fromkeys(
         [
+            "github/events",
             "nyc_flights/flights",
             "nyc_reference/airlines",
             "nyc_reference/airports",
@@ -75,6 +78,9 @@ def test_every_demo_stream_loads_whole_and_then_only_what_is_new(stack: DemoStac
         "succeeded",
     )
     assert [name for name, passed in checks.items() if not passed] == []
+
+    assert first["github/events"][1] == 94
+    assert value(warehouse, "select count(*) from raw_github.events where payload ? 'pull_request'") == 29
 
     stack.release(Release())
     second, checks = materialize_all()
@@ -89,3 +95,4 @@ def test_every_demo_stream_loads_whole_and_then_only_what_is_new(stack: DemoStac
 
     third, _ = materialize_all()
     assert third["nyc_weather/weather"] == ("succeeded_empty", 0)
+    assert third["github/events"] == ("succeeded_empty", 0)

@@ -8,7 +8,8 @@ import pytest
 from tests.transform.conftest import Transform
 
 FLIGHTS, WEATHER, PLANES = "nyc_flights/flights", "nyc_weather/weather", "nyc_reference/planes"
-STREAMS = (FLIGHTS, WEATHER, PLANES, "nyc_reference/airlines", "nyc_reference/airports")
+EVENTS = "github/events"
+STREAMS = (FLIGHTS, WEATHER, PLANES, EVENTS, "nyc_reference/airlines", "nyc_reference/airports")
 OF_WEATHER = {
     "staging/stg_nyc_weather__weather",
     "intermediate/int_flights_joined_weather",

@@ -44,7 +44,7 @@ def test_definitions_load_without_network_warehouse_and_dbt(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         heavy, keys = json.loads(done.stdout.splitlines()[-1])
         assert heavy == []
-        assert len(keys) == 15
+        assert len(keys) == 17
         assert done.stderr == ""
 
 
@@ -80,7 +80,7 @@ def test_both_versions_of_a_mart_keep_their_schema_in_the_key(transform: Transfo
 def test_tests_of_severity_error_block(transform: Transform) -> None:
     [assets] = transform.assets
 
-    assert len(list(assets.check_specs)) == 39
+    assert len(list(assets.check_specs)) == 43
     assert all(check.blocking for check in assets.check_specs)
 
 
@@ -140,7 +140,7 @@ def test_every_mart_has_a_contract_and_every_column_of_it_a_type_and_a_descripti
         node for node in manifest["nodes"].values() if node["schema"] == "marts" and node["resource_type"] == "model"
     ]
 
-    assert len(marts) == 8
+    assert len(marts) == 9
     for mart in marts:
         assert mart["config"]["contract"]["enforced"], mart["name"]
         assert all(column["data_type"] and column["description"] for column in mart["columns"].values()), mart["name"]

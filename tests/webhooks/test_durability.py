@@ -185,6 +185,7 @@ def test_a_flood_is_refused_at_the_bound_and_what_was_taken_is_stored(
                 if answer.status_code == 503:
                     assert int(answer.headers["retry-after"]) > 0
                 if len(statuses) == release_at:
+                    assert 200 not in statuses, "answered before it was stored"
                     release()
 
             for number in range(200):

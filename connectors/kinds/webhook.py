@@ -90,7 +90,11 @@ class WebhookConnectorSpec(ConnectorSpec):
     """
 
     scheme: SchemeName
-    secret: Annotated[tuple[SecretRef, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    secret: Annotated[
+        tuple[SecretRef, ...],
+        BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...]),
+        Field(min_length=1),
+    ]
     hmac: HmacSpec | None = None
     tolerance: timedelta = Field(default=timedelta(minutes=5), gt=timedelta(0))
     max_body_bytes: int = Field(default=1 << 20, ge=1 << 10, le=64 << 20)

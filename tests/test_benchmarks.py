@@ -27,6 +27,7 @@ def test_every_benchmark_is_run_by_make_bench_and_tried_here() -> None:
     assert (PROJECT_ROOT / "docs" / "performance.md").read_text(encoding="utf-8").count(rendering.BEGIN) == 1
 
 
+@pytest.mark.slow
 def test_every_benchmark_prints_one_valid_line_and_the_page_is_rendered_from_them(tmp_path: Path) -> None:
     # all at once: what takes long is the start of their servers
     running = {

@@ -154,6 +154,7 @@ def test_closing_the_line_ends_the_run_and_every_process(dagster: DagsterProcess
     assert run.status == DagsterRunStatus.CANCELED
 
 
+@pytest.mark.slow
 def test_a_location_that_does_not_load_is_named(dagster: DagsterProcess, project: Path) -> None:
     (project / "small_transform.py").write_text("import a_module_that_is_not_there\n")
     dagster.configure({})

@@ -1,5 +1,6 @@
 """`headwater up`: the Dagster UI with daemon, demo sources and both code locations, until Ctrl-C."""
 
+import http.client
 import json
 import os
 import shlex
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -111,7 +111,7 @@ def _serve(settings: "Settings", port: int, environment: Mapping[str, str]) -> N
         )
     try:
         output.note("loading the code locations (about 15 s)")
-        _await_answer(f"http://{HOST}:{port}/server_info", process, log_path)
+        await_answer(f"http://{HOST}:{port}/server_info", process, log_path)
         print(f"Dagster UI: http://{HOST}:{port}   (Ctrl-C ends it; log: {log_path})", flush=True)
         for name, reason in _broken_locations(f"http://{HOST}:{port}/graphql"):
             output.note(f"code location {name} did not load: {reason}\nMend it, then press Reload in Deployment.")
@@ -121,7 +121,12 @@ def _serve(settings: "Settings", port: int, environment: Mapping[str, str]) -> N
         end_child(process, STOP_SECONDS)
 
 
-def _await_answer(url: str, process: "subprocess.Popen[bytes]", log_path: Path) -> None:
+def await_answer(url: str, process: "subprocess.Popen[bytes]", log_path: Path) -> None:
+    """Wait for the first whole HTTP answer.
+
+    Raises:
+        ResourceError: the process ended first, or nothing answered in time.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -129,7 +134,8 @@ def _await_answer(url: str, process: "subprocess.Popen[bytes]", log_path: Path) 
         try:
             with urllib.request.urlopen(url, timeout=5):  # noqa: S310  our own http URL
                 return
-        except (urllib.error.URLError, OSError):
+        # HTTPException: until the server listens, a connection to a high port may meet itself and read its own request
+        except (OSError, http.client.HTTPException):
             time.sleep(POLL_SECONDS)
     raise ResourceError(url, f"no answer in {START_SECONDS:.0f} s", f"Read {log_path}, then run `headwater doctor`.")
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from platform_assets.cli.up import await_answer
 from platform_assets.settings import load_settings
 from platform_assets.warehouse import is_running, stop_warehouse
 from tests.support.servers import clean_environment, short_folder
@@ -86,3 +88,20 @@ def test_a_killed_command_leaves_no_ui_and_no_source_behind(served: Served) -> N
     served.process.kill()
     served.process.wait()
     assert psutil.wait_procs(family, timeout=120)[1] == []
+
+
+def test_something_else_that_answers_on_the_port_first_is_not_taken_for_the_ui(tmp_path: Path) -> None:
+    """Until the UI listens, a connection to a high port may even meet itself and read its own request."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_garbage_then_200, args=[server], daemon=True).start()
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            port = server.getsockname()[1]
+            await_answer(f"http://127.0.0.1:{port}/server_info", process, tmp_path / "ui.log")
+
+
+def _garbage_then_200(server: socket.socket) -> None:
+    for answer in (b"GET /server_info HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"):
+        connection, _ = server.accept()
+        connection.recv(4096)
+        connection.sendall(answer)
+        connection.close()

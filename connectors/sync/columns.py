@@ -89,7 +89,7 @@ class Column:
         row = {"name": self.name, "source_name": self.source_name, "type": self.type, "pg_type": self.pg_type}
         if self.place != "column":
             row["place"] = self.place
-        if self.variant_of:
+        if self.variant_of is not None:
             row["variant_of"] = self.variant_of
         return row
 

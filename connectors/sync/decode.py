@@ -165,7 +165,7 @@ class Decoder:
         """A struct type with one slot a known field; an unknown field makes the decoder stop and the schema grow."""
         self._fields = [
             (column, f"f{index}")
-            for index, column in enumerate(c for c in self._schema.columns if not c.variant_of)
+            for index, column in enumerate(c for c in self._schema.columns if c.variant_of is None)
             # what a struct cannot be told to expect: a page that has such a name is taken record by record
             if column.place != "overflow" and not _UNCOMPILED.search(column.source_name)
         ]

@@ -59,9 +59,9 @@ class StreamSchema:
         self.label = label
         self._spec = spec
         self._is_first = not remembered
-        self._by_source: dict[str, Column] = {c.source_name: c for c in remembered if not c.variant_of}
+        self._by_source: dict[str, Column] = {c.source_name: c for c in remembered if c.variant_of is None}
         self._variants: dict[tuple[str, ColumnType], Column] = {
-            (c.variant_of, c.type): c for c in remembered if c.variant_of
+            (c.variant_of, c.type): c for c in remembered if c.variant_of is not None
         }
         self.version = version
         self.version_columns = tuple(remembered)
@@ -238,7 +238,7 @@ class StreamSchema:
             ContractError: there are some, and `drift.missing: freeze`.
         """
         policy = self._spec.drift.missing
-        columns = [c for c in self.version_columns if c.place == "column" and not c.variant_of]
+        columns = [c for c in self.version_columns if c.place == "column" and c.variant_of is None]
         gone = [c for c in columns if c.source_name not in self.seen]
         if gone and policy == "freeze":
             raise ContractError(

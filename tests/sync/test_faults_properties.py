@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connectors.contract import Frame
@@ -98,6 +98,7 @@ def check(stream: Stream, sent: Sequence[dict[str, Any]]) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pages=pages, retyped=st.sampled_from(["quarantine", "evolve"]))
+@example(pages=[[{"": False}], [{"": []}], [{}]], retyped="evolve")
 def test_any_json_records_are_loaded_as_sent_or_quarantined(
     lab: Lab, pages: list[list[dict[str, Any]]], retyped: str
 ) -> None:

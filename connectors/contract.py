@@ -5,7 +5,7 @@ checkpoints; the sync engine does everything else, the same for every kind.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import psycopg
     import pyarrow as pa
 
-    from connectors.specs import ConnectorSpec, SourceSpec, StreamSpec
+    from connectors.specs import ColumnType, ConnectorSpec, SourceSpec, StreamSpec
 
 Json = Mapping[str, Any]
+CopyFormat = Literal["csv", "binary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CopyFile:
-    """A finished CSV file that COPY understands: no header, empty = NULL, "" = empty text, UTF-8.
+    """A finished file that COPY understands: CSV without header, empty = NULL, "" = empty text, UTF-8.
 
     schema: column names in file order with their Arrow types (decimal128, timestamp[us, UTC], ...); a field's metadata
         b"pg_type" gives the exact PostgreSQL type where the source knows it.
+    format: binary only where `ReadContext.takes_binary` said yes to this schema: no value of it is looked at.
     The engine takes the file over and deletes it.
     """
 
@@ -74,6 +76,7 @@ class CopyFile:
     schema: "pa.Schema"
     rows: int
     position: str
+    format: CopyFormat = "csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,44 @@ class Attestation:
     rows: how many records the source claims the whole read has; None when it does not say.
     nothing_new: the source states that there is nothing newer than the cursor (an HTTP 304, an empty answer to a
         filtered request), so that an empty sync counts as fresh.
+    measures: what else a `reconcile` check asked for, see connectors.measures: decimal texts by name.
     """
 
     rows: int | None = None
     nothing_new: bool = False
+    measures: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def said(self, measure: str) -> str | None:
+        """The value of a measure; None when the source does not say."""
+        if measure == "count":
+            return None if self.rows is None else str(self.rows)
+        return self.measures.get(measure)
+
+    def then(self, later: "Attestation") -> "Attestation":
+        """Both together; what was said later counts."""
+        return Attestation(
+            self.rows if later.rows is None else later.rows,
+            self.nothing_new or later.nothing_new,
+            {**self.measures, **later.measures},
+        )
 
 
-Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Column types that the source declares, for fields not known yet: the source file and the raw table win."""
+
+    types: "Mapping[str, ColumnType]"
+
+
+@dataclass(frozen=True, slots=True)
+class Replaces:
+    """Once the read has ended in order, rows whose `column` is not `value` are gone at the source."""
+
+    column: str
+    value: int
+
+
+Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation | Hints | Replaces
 
 
 @dataclass(slots=True)
@@ -135,6 +169,7 @@ class ReadContext:
     page_limit: stop after so many pages or parts (preview); None for all.
     connect_shared: a new session, autocommit, with what all processes share (`ops.rate_pools`); the caller closes it.
         None: nothing is shared, limits hold within this process.
+    takes_binary: whether a CopyFile of this schema may be binary: each of its columns goes into the warehouse as it is.
     """
 
     window: Window | None
@@ -144,6 +179,7 @@ class ReadContext:
     cancelled: threading.Event = field(default_factory=threading.Event)
     page_limit: int | None = None
     connect_shared: "Callable[[], psycopg.Connection[Any]] | None" = None
+    takes_binary: "Callable[[pa.Schema], bool]" = lambda schema: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +233,49 @@ class ReadsWarehouse(Protocol):
         ...
 
 
+class Common(Protocol):
+    """What the streams that are read together share; the engine's side.
+
+    folder: private, for the whole run. log: lines that belong to no stream alone. cancelled: the run should end.
+    """
+
+    folder: Path
+    log: Callable[[str], None]
+    cancelled: threading.Event
+
+    def positions(self) -> Mapping[str, Json]:
+        """`StreamState.connector` of every stream of the source that has one, also of those not read now."""
+        ...
+
+    def position(self) -> Json:
+        """What `commit` was last given; empty at first."""
+        ...
+
+    def commit(self, segments: Mapping[str, Iterable[bytes]], position: Json) -> int:
+        """Keep raw records of several streams and one position for all of them, in one transaction.
+
+        segments: by stream, pieces of newline-separated JSON objects. Returns the number of the last piece kept.
+        """
+        ...
+
+    def commit_afterwards(self, position: Json) -> None:
+        """Keep the position once every stream of the run has succeeded."""
+        ...
+
+    def backlog(self, stream: str, after: int) -> Iterator[tuple[int, bytes]]:
+        """Pieces kept for the stream with a number above `after`, in order."""
+        ...
+
+
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """A connector whose streams come out of one read of the source."""
+
+    def together(self, streams: "Sequence[Any]", common: Common) -> Mapping[str, Connector]:
+        """A connector for each stream, by name. The read starts once each of them reads or was left."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A family of connectors: its two spec classes and the function that opens one.
@@ -211,3 +290,5 @@ class Kind:
     open: "Callable[[SourceSpec], Connector]"
     storage_kind: str = "api"
     default_write: Literal["append", "merge", "replace"] = "append"
+    reads_together: bool = False
+    """Its connectors are `ReadsTogether`: a source is one op with a subset of its streams."""

@@ -4,22 +4,22 @@ A source file is data: frozen, extra keys refused, secrets only as references, d
 Each kind adds its own connector and stream fields (`connectors.kinds.*`); `parse_source` picks them.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from connectors.column_spec import ColumnSpec, DriftSpec, Spec, did_you_mean
+from connectors.column_spec import ColumnType as ColumnType
 from connectors.errors import ConfigError
 from connectors.registry import KINDS, kind
 
 NAME = r"^[a-z][a-z0-9_]{0,50}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Write = Literal["append", "merge", "replace", "scd2"]
-ColumnType = Literal["text", "bigint", "double", "decimal", "bool", "timestamp", "date", "time", "json", "binary"]
 Severity = Literal["warn", "error"]
 
 
@@ -29,10 +29,6 @@ def _as_tuple(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])]
 """One name or a list of names."""
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ConnectorSpec(Spec):
@@ -76,36 +72,6 @@ class PartitionSpec(Spec):
     by: Literal["hour", "day", "week", "month"]
     start: date
     timezone: str = "UTC"
-
-
-class DriftSpec(Spec):
-    """What happens when the observed schema differs from the declared one."""
-
-    new: Literal["evolve", "freeze", "ignore", "quarantine"] = "evolve"
-    missing: Literal["ignore", "warn", "freeze"] = "warn"
-    retyped: Literal["evolve", "quarantine", "freeze"] = "quarantine"
-
-
-class ColumnSpec(Spec):
-    """One column's contract; every field is optional, and what is left out is observed and remembered."""
-
-    type: ColumnType | None = None
-    nullable: bool = True
-    precision: int | None = Field(default=None, ge=1, le=1000)
-    scale: int | None = Field(default=None, ge=0, le=1000)
-    description: str = ""
-    unit: str = ""
-    pii: Literal["none", "personal", "sensitive"] = "none"
-    accepted_values: tuple[str, ...] = ()
-    rule: Literal["keep", "block", "hash", "truncate", "mask"] = "keep"
-
-    @field_validator("rule")
-    @classmethod
-    def _is_built(cls, rule: str) -> str:
-        if rule not in ("keep", "block"):
-            # accepting it would load the value in clear
-            raise ValueError(f"rule: {rule} is not built yet; rule: block keeps the column out of the warehouse")
-        return rule
 
 
 class CheckSpec(Spec):
@@ -187,9 +153,21 @@ class StreamSpec(Policy):
         if self.snapshot and self.write not in ("merge", "scd2"):
             raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
         for name in self.primary_key:
-            if name in self.columns and self.columns[name].rule == "block":
-                raise ValueError(f"columns.{name}.rule: block contradicts primary_key")
+            self._check_key(name)
+        if self.cursor is not None and (column := self.columns.get(self.cursor.field)) and column.rule != "keep":
+            raise ValueError(f"columns.{self.cursor.field}.rule: {column.rule} contradicts cursor, which is compared")
         return self
+
+    def _check_key(self, name: str) -> None:
+        column = self.columns.get(name)
+        if column is None:
+            if self.columns and self.drift.new == "freeze":
+                raise ValueError(f"primary_key {name} is not in columns, and drift.new: freeze lets no other column in")
+            return
+        if column.rule in ("block", "truncate", "mask"):
+            raise ValueError(f"columns.{name}.rule: {column.rule} contradicts primary_key: different keys would be one")
+        if column.nullable and "nullable" in column.model_fields_set:
+            raise ValueError(f"columns.{name}.nullable: true contradicts primary_key: no key may be NULL")
 
 
 class SourceSpec(Spec):
@@ -219,14 +197,10 @@ class SourceSpec(Spec):
         )
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A hint: the nearest known word, or all of them."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
-
-
-def parse_source(attributes: object, path: Path | str) -> SourceSpec:
+def parse_source(attributes: object, path: Path | str, folder: Path | None = None) -> SourceSpec:
     """The validated source file; a stream inherits from `defaults` what it does not set itself.
+
+    folder: of the file; relative paths in a connector stanza that lie beside it are made absolute with it.
 
     Raises:
         ConfigError: path, stream, key, what is wrong, and the nearest valid key.
@@ -262,7 +236,7 @@ def parse_source(attributes: object, path: Path | str) -> SourceSpec:
             raise ConfigError(f"{place}: streams", f"declared twice: {', '.join(sorted(twice))}", "Rename one.")
         outer = {key: value for key, value in raw.items() if key not in ("connector", "streams", "defaults")}
         try:
-            stanza = entry.connector.model_validate(connector)
+            stanza = entry.connector.model_validate(connector, context={"folder": folder})
         except ValidationError as error:
             raise _config_error(place, "connector", _telling(error), entry.connector) from error
         return SourceSpec.model_validate({**outer, "connector": stanza, "defaults": defaults, "streams": parsed})

@@ -42,7 +42,7 @@ def read_source_file(path: Path, root: Path = PROJECT_ROOT) -> tuple[SourceSpec,
     """
     place = str(path.relative_to(root) if path.is_relative_to(root) else path)
     return tuple(
-        parse_source(document.get("attributes") or {}, place)
+        parse_source(document.get("attributes") or {}, place, path.parent)
         for document in _documents(path, place)
         if _is_source(document, place)
     )

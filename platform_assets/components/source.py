@@ -75,7 +75,8 @@ class Source(dg.Component):
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
         """Raises ConfigError: the file is wrong; names the file, the stream, the key and the nearest valid key."""
         place = _place(context)
-        return cls(parse_source((attributes.model_extra or {}) if attributes else {}, place), place)
+        attributes_ = (attributes.model_extra or {}) if attributes else {}
+        return cls(parse_source(attributes_, place, context.project_root / Path(place).parent), place)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         return source_definitions(self.spec, self.place)

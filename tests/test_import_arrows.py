@@ -36,7 +36,7 @@ class Arrow:
     why: str
 
 
-FOUNDATION = ("errors", "secrets", "contract", "specs", "registry", "texts")
+FOUNDATION = ("errors", "secrets", "contract", "column_spec", "specs", "registry", "texts")
 READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook"}
 """Each reader package and the one kind that it serves."""
 ARROWS: tuple[Arrow, ...] = (

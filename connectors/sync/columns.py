@@ -55,6 +55,7 @@ MAX_ROW_BYTES = 7_600
 INLINE_BYTES = 24
 """What a text, numeric, jsonb or bytea takes in the row at most, near enough; the rest is moved out."""
 MAX_NAME_BYTES = 63
+_TEXTS = ("text", "character varying", "character")
 _NUMERIC = re.compile(r"^numeric\((\d+)(?:,\s*(-?\d+))?\)$")
 
 Place = Literal["column", "overflow", "ignored"]
@@ -107,9 +108,12 @@ class Column:
 
 
 def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
-    """The column that a contract declares; None when it leaves the type to be observed. A blocked one needs no type."""
+    """The column that a contract declares; None when it leaves the type to be observed. A rule other than keep needs
+    no type: it stores text, or nothing."""
     if spec.type is None:
-        return Column(name, source_name, "text", PG_TYPES["text"], "ignored") if spec.rule == "block" else None
+        if spec.rule == "keep":
+            return None
+        return Column(name, source_name, "text", PG_TYPES["text"], "ignored" if spec.rule == "block" else "column")
     pg_type = PG_TYPES[spec.type]
     if spec.type == "decimal" and spec.precision is not None:
         pg_type = f"numeric({spec.precision},{spec.scale or 0})"
@@ -131,12 +135,18 @@ def from_arrow(source_name: str, name: str, field: pa.Field) -> Column:
     return Column(name, source_name, kind, pg_type)
 
 
-def copies_into(field: pa.Field, column: Column) -> bool:
-    """COPY may put the field's texts into the column unseen: it would neither round nor coerce one of them."""
+def copies_into(field: pa.Field, column: Column, *, is_binary: bool = False) -> bool:
+    """COPY may put the field's texts into the column unseen: it would neither round nor coerce one of them.
+
+    is_binary: not its texts but its bytes, whose meaning is the type's own; texts of all types have the same.
+    """
     arriving = from_arrow(column.source_name, column.name, field)
-    return arriving.pg_type == column.pg_type or (
-        arriving.type == column.type and column.pg_type == PG_TYPES[column.type]
-    )
+    if arriving.pg_type == column.pg_type:
+        return True
+    base = arriving.pg_type.partition("(")[0]
+    has_same_bytes = column.pg_type == base or (column.pg_type == "text" and base in _TEXTS)
+    is_wider = arriving.type == column.type and column.pg_type == PG_TYPES[column.type]
+    return is_wider and (has_same_bytes or not is_binary)
 
 
 def house_type(kind: pa.DataType) -> ColumnType:

@@ -86,11 +86,12 @@ class StreamSchema:
         self._taken.add(column.name)
         if known is None:
             self._by_source[name] = column
-        elif spec.type is not None and known.type != column.type and known.place == "column":
+        elif column.place == "column" and known.type != column.type and known.place == "column":
+            said = f"rule: {spec.rule} stores text" if spec.rewrites else f"declared {spec.type}"
             raise ContractError(
                 f"{self.label}: column {name}",
-                f"declared {spec.type}, but the raw table has {known.pg_type}",
-                "Restore the declared type, or rename the raw column and run the stream's backfill again.",
+                f"{said}, but the raw table has {known.pg_type}",
+                "Restore what was declared, or rename the raw column and run the stream's backfill again.",
             )
         elif known.place != column.place:
             self._by_source[name] = replace(known, place=column.place)
@@ -239,7 +240,9 @@ class StreamSchema:
         """
         policy = self._spec.drift.missing
         columns = [c for c in self.version_columns if c.place == "column" and c.variant_of is None]
-        gone = [c for c in columns if c.source_name not in self.seen]
+        gone = [
+            c for c in columns if c.source_name not in self.seen and self._by_source[c.source_name].place == "column"
+        ]
         if gone and policy == "freeze":
             raise ContractError(
                 f"{self.label}: column {gone[0].source_name}",

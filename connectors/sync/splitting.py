@@ -35,12 +35,7 @@ def split_json(body: bytes, max_record_bytes: int) -> Iterator[GoodRecord | BadR
 
     A record that is no JSON object, is nested too deeply, or is larger than the limit comes out as BadRecord.
     """
-    pieces: Iterable[bytes | memoryview]
-    try:
-        pieces = [memoryview(raw) for raw in _raw_lines.decode_lines(body)]
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pieces = (line for line in body.split(b"\n") if line.strip())
-    for piece in pieces:
+    for piece in pieces(body):
         if len(piece) > max_record_bytes:
             reason = f"record of {len(piece):,} bytes, limit {max_record_bytes:,}"
             yield bad_record(bytes(piece[:SHOWN_BYTES]), reason, len(piece))
@@ -57,6 +52,14 @@ def split_json(body: bytes, max_record_bytes: int) -> Iterator[GoodRecord | BadR
                 yield GoodRecord(value, raw)
             else:
                 yield bad_record(raw, f"a JSON {type(value).__name__}, not an object")
+
+
+def pieces(body: bytes) -> Iterable[bytes | memoryview]:
+    """Each record of the body as it is spelt; each line of it when one of the records is broken."""
+    try:
+        return [memoryview(raw) for raw in _raw_lines.decode_lines(body)]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return (line for line in body.split(b"\n") if line.strip())
 
 
 def bad_record(raw: bytes, reason: str, size: int | None = None) -> BadRecord:

@@ -6,9 +6,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConfigError
 from platform_assets.warehouse import Warehouse
-from tests.support.scripted import Frame, records, source, sync
+from tests.support.scripted import Frame, records, sync
 
 SECRET = "078-05-1120"
 
@@ -44,9 +43,3 @@ def test_a_column_that_is_blocked_later_is_loaded_no_more(warehouse: Warehouse) 
     sync(warehouse.loader_dsn, [records({"id": 2, "age": 42})], columns={"age": {"rule": "block"}}, **options)
     with psycopg.connect(warehouse.admin_dsn) as connection:
         assert connection.execute("select id, age from raw_unit.things order by id").fetchall() == [(1, 41), (2, None)]
-
-
-@pytest.mark.parametrize("rule", ["hash", "truncate", "mask"])
-def test_a_rule_that_nothing_applies_is_refused(rule: str) -> None:
-    with pytest.raises(ConfigError, match=f"rule: {rule} is not built yet"):
-        source(columns={"ssn": {"rule": rule}})

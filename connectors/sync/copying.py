@@ -1,16 +1,22 @@
 """COPY of a part file, and what happens when PostgreSQL refuses one of its rows."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from io import BytesIO
 from typing import IO, Any
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from connectors.errors import SourceError
+from connectors.sync.columns import DELETED, OVERFLOW, Column
 from connectors.sync.decode import Reject
 from connectors.sync.dispositions import names
+from connectors.sync.originals import decoded, original
 from connectors.sync.package import Part
+from connectors.sync.parts import csv_reading
 from connectors.sync.splitting import KEPT_BYTES
 
 _CHUNK_BYTES = 1 << 18
@@ -24,25 +30,114 @@ _REFUSED = (
 _COLUMN = re.compile(r", column ([^:]+)")
 
 
-def copy_part(
-    connection: psycopg.Connection[Any], relation: Identifier, part: Part, *, may_refuse: int
-) -> list[Reject]:
-    """Append the part's rows to the relation; at most `may_refuse` rows may be refused and come back as rejects.
+class Copier:
+    """Appends part files to one relation, and knows afterwards where each of its rows came from.
 
-    Raises:
-        psycopg.Error: more rows than that were refused, or the warehouse failed.
-        SourceError: the file has more or fewer rows than its connector counted.
+    numbers: the sequence that numbers the relation's rows; without one `place` has nothing to look up.
+    rejects: the rows that PostgreSQL refused.
     """
-    statement = SQL("copy {} ({}) from stdin (format csv)").format(relation, names(part.columns))
-    try:
-        with connection.transaction(), part.path.open("rb") as file, connection.cursor() as cursor:
-            with cursor.copy(statement) as copy:
-                while chunk := file.read(_CHUNK_BYTES):
-                    copy.write(chunk)
-            _compare(part, cursor.rowcount)
-    except _REFUSED:
-        return _bisect(connection, statement, part, may_refuse)
-    return []
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        relation: Identifier,
+        columns: Sequence[Column],
+        numbers: str | None = None,
+    ) -> None:
+        self._connection = connection
+        self._relation = relation
+        self._columns = columns
+        self._sequence = numbers
+        self._runs: list[tuple[int, Part, int]] = []
+        self.rejects: list[Reject] = []
+
+    def place(self, number: int) -> str:
+        """The source's place of the row with this number."""
+        first, part, index = self._runs[bisect_right(self._runs, number, key=lambda run: run[0]) - 1]
+        return part.place(index + number - first)
+
+    def copy(self, part: Part, *, may_refuse: int) -> None:
+        """Append the part's rows; at most `may_refuse` rows in all may be refused and become rejects.
+
+        Raises:
+            psycopg.Error: more rows than that were refused, or the warehouse failed.
+            SourceError: the file has more or fewer rows than its connector counted.
+        """
+        statement = SQL("copy {} ({}) from stdin (format csv)").format(self._relation, names(part.columns))
+        try:
+            with self._connection.transaction(), part.path.open("rb") as file, self._connection.cursor() as cursor:
+                first = self._next_number()
+                with cursor.copy(statement) as copy:
+                    while chunk := file.read(_CHUNK_BYTES):
+                        copy.write(chunk)
+                _compare(part, cursor.rowcount)
+        except _REFUSED:
+            self._bisect(statement, part, may_refuse)
+        else:
+            self._runs.append((first, part, 0))
+
+    def _next_number(self) -> int:
+        """The next row's; a refused block leaves a gap behind."""
+        if self._sequence is None:
+            return 0
+        row = self._connection.execute("select nextval(%s::regclass) + 1", [self._sequence]).fetchone()
+        assert row is not None
+        return row[0]
+
+    def _bisect(self, statement: Composed, part: Part, may_refuse: int) -> None:
+        """Copy block by block, halving a refused block until the refused row stands alone."""
+
+        def put(rows: Sequence[bytes], index: int) -> None:
+            number = self._next_number()
+            try:
+                with self._connection.transaction(), self._connection.cursor().copy(statement) as copy:
+                    copy.write(b"".join(rows))
+            except _REFUSED as error:
+                if len(rows) == 1:
+                    if len(self.rejects) >= may_refuse:
+                        raise
+                    self.rejects.append(self._reject(rows[0], error, part, index))
+                    return
+                middle = len(rows) // 2
+                put(rows[:middle], index)
+                put(rows[middle:], index + middle)
+            else:
+                self._runs.append((number, part, index))
+
+        index = 0
+        with part.path.open("rb") as file:
+            for block in _blocks(_records(file)):
+                put(block, index)
+                index += len(block)
+        _compare(part, index)
+
+    def _reject(self, row: bytes, error: psycopg.Error, part: Part, index: int) -> Reject:
+        found = _COLUMN.search(error.diag.context or "")
+        reason = f"PostgreSQL refused it: {error.diag.message_primary or error}"[:300]
+        payload = self._record(row, part.columns) or row.rstrip(b"\r\n").decode("utf-8", "replace")
+        size = len(row)
+        if size > KEPT_BYTES:
+            reason += f" (payload cut to {KEPT_BYTES:,} of {size:,} bytes)"
+            payload = payload[:KEPT_BYTES]
+        return Reject(payload, reason, found[1] if found else None, part.place(index))
+
+    def _record(self, row: bytes, columns: Sequence[str]) -> str | None:
+        """The CSV row as the record that it was, its values as texts; None when it cannot be read as one."""
+        import pyarrow as pa
+        import pyarrow.csv as pa_csv
+
+        try:
+            (texts,) = pa_csv.read_csv(BytesIO(row), **csv_reading(columns, len(row) + 1)).to_pylist()
+        except (pa.ArrowException, ValueError):
+            return None
+        json_names = {OVERFLOW, *(column.name for column in self._columns if column.type == "json")}
+        values: dict[str, Any] = dict(texts)
+        for name in json_names & {name for name, text in texts.items() if text is not None}:
+            with suppress(ValueError, RecursionError):
+                values[name] = decoded(texts[name])
+        if values.get(DELETED) is not None:
+            values[DELETED] = values[DELETED].lower() in ("t", "true")
+        return original(values, self._columns)
 
 
 def _compare(part: Part, rows: int) -> None:
@@ -53,33 +148,6 @@ def _compare(part: Part, rows: int) -> None:
             f"the file has {rows:,} rows, its connector counted {part.rows:,}",
             "Nothing of this window was published. Report it: the connector's count must be right.",
         )
-
-
-def _bisect(connection: psycopg.Connection[Any], statement: Composed, part: Part, may_refuse: int) -> list[Reject]:
-    """Copy block by block, halving a refused block until the refused row stands alone."""
-    rejects: list[Reject] = []
-
-    def put(rows: Sequence[bytes], first: int) -> None:
-        try:
-            with connection.transaction(), connection.cursor().copy(statement) as copy:
-                copy.write(b"".join(rows))
-        except _REFUSED as error:
-            if len(rows) == 1:
-                if len(rejects) >= may_refuse:
-                    raise
-                rejects.append(_reject(rows[0], error, f"{part.position or part.path.name}, row {first + 1}"))
-                return
-            middle = len(rows) // 2
-            put(rows[:middle], first)
-            put(rows[middle:], first + middle)
-
-    first = 0
-    with part.path.open("rb") as file:
-        for block in _blocks(_records(file)):
-            put(block, first)
-            first += len(block)
-    _compare(part, first)
-    return rejects
 
 
 def _blocks(records: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -94,16 +162,6 @@ def _blocks(records: Iterator[bytes]) -> Iterator[list[bytes]]:
             block, size = [], 0
     if block:
         yield block
-
-
-def _reject(row: bytes, error: psycopg.Error, position: str) -> Reject:
-    found = _COLUMN.search(error.diag.context or "")
-    size = len(row)
-    reason = f"PostgreSQL refused it: {error.diag.message_primary or error}"[:300]
-    if size > KEPT_BYTES:
-        reason += f" (payload cut to {KEPT_BYTES:,} of {size:,} bytes)"
-    payload = row[:KEPT_BYTES].rstrip(b"\r\n").decode("utf-8", "replace")
-    return Reject(payload, reason, found[1] if found else None, position)
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Messages of a read to batches: decoded, written to part files, sealed by checkpoints, cut into windows."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from connectors.sync.columns import DELETED, copies_into, house_type
 from connectors.sync.decode import Decoded, Decoder, Reject
 from connectors.sync.lease import Stop
 from connectors.sync.package import Part
-from connectors.sync.parts import PartWriter
+from connectors.sync.parts import PartWriter, csv_reading
 from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES, bad_record
@@ -135,7 +135,7 @@ class Extraction:
     def _keep(self, decoded: Decoded, position: str, rows: int | None = None) -> None:
         loaded = 0
         for table in decoded.tables:
-            self._writer.write(table, position)
+            self._writer.write(table, position, decoded.numbers)
             loaded += table.num_rows
         self._open.rejects += map(self._bounded, decoded.rejects)
         self._count(loaded + len(decoded.rejects) if rows is None else rows)
@@ -170,7 +170,7 @@ class Extraction:
     def _adopt_by_value(self, file: CopyFile) -> None:
         """A file with a column that must not be loaded as it is goes through the decoder."""
         for frame in frames_of(file):
-            self._keep(self._decoder.frame(frame), file.position, frame.table.num_rows)
+            self._keep(self._decoder.frame(frame), frame.position, frame.table.num_rows)
         file.path.unlink()
 
     def _count(self, rows: int) -> None:
@@ -186,17 +186,9 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    names: Sequence[str] = file.schema.names
-    with pa_csv.open_csv(
-        str(file.path),
-        read_options=pa_csv.ReadOptions(column_names=list(names), block_size=1 << 22),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in names},
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
-    ) as reader:  # fmt: skip
+    rows = 0
+    with pa_csv.open_csv(str(file.path), **csv_reading(file.schema.names, 1 << 22)) as reader:
         for batch in reader:
-            yield Frame(pa.Table.from_batches([batch]), file.position)
+            position = f"{file.position} from row {rows + 1}" if rows else file.position
+            yield Frame(pa.Table.from_batches([batch]), position)
+            rows += batch.num_rows

@@ -22,11 +22,16 @@ def next_generation(table: str) -> str:
     return f"_next_{table}"
 
 
-def number_rows(connection: psycopg.Connection[Any], relation: Identifier) -> None:
-    """Give the relation a column that keeps the order of arrival."""
+def number_rows(connection: psycopg.Connection[Any], relation: Identifier) -> str:
+    """Give the relation a column that keeps the order of arrival; the sequence that counts it."""
     connection.execute(
         SQL("alter table {} add column {} bigint generated always as identity").format(relation, Identifier(ROW_NUMBER))
     )
+    row = connection.execute(
+        "select pg_get_serial_sequence(%s, %s)", [relation.as_string(connection), ROW_NUMBER]
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 class Generation:

@@ -1,5 +1,6 @@
 """One load package: built and loaded by dlt in a fresh folder that nobody trusts afterwards."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,16 +27,37 @@ _SETTINGS: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run of a part's rows came from.
+
+    first: the index of its first row. numbers: its rows' places in the payload; None when they are 1, 2, 3, ...
+    """
+
+    first: int
+    position: str
+    numbers: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A headerless CSV file ready for COPY.
 
-    columns: warehouse names in file order. position: where the rows came from.
+    columns: warehouse names in file order. position: where the rows came from. origins: the same by payload, in order.
     """
 
     path: Path
     rows: int
     columns: tuple[str, ...]
     position: str = ""
+    origins: tuple[Origin, ...] = ()
+
+    def place(self, index: int) -> str:
+        """The source's own place of a row, e.g. `page 3, record 7`; a copied file counts rows."""
+        if not self.origins:
+            return f"{self.position or self.path.name}, row {index + 1}"
+        origin = self.origins[bisect_right(self.origins, index, key=lambda item: item.first) - 1]
+        number = index - origin.first
+        return f"{origin.position}, record {origin.numbers[number] if origin.numbers else number + 1}"
 
 
 @dataclass(frozen=True, slots=True)

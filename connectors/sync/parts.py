@@ -1,6 +1,6 @@
 """Typed tables to headerless CSV part files that COPY takes, written as they come: memory stays flat."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from connectors.sync.package import Part
+from connectors.sync.package import Origin, Part
 
 _OPTIONS = pa_csv.WriteOptions(include_header=False, batch_size=16_384, quoting_style="needed")
+
+
+def csv_reading(names: Sequence[str], block_bytes: int) -> dict[str, Any]:
+    """Options of pyarrow's CSV readers for such a file: every value its text, NULL where nothing stands."""
+    return {
+        "read_options": pa_csv.ReadOptions(column_names=list(names), block_size=block_bytes),
+        "parse_options": pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        "convert_options": pa_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    }
 
 
 class PartWriter:
@@ -23,11 +37,11 @@ class PartWriter:
         self._columns: tuple[str, ...] = ()
         self._path = folder
         self._rows = 0
-        self._positions: list[str] = []
+        self._origins: list[Origin] = []
         self._sealed: list[Part] = []
 
-    def write(self, table: pa.Table, position: str = "") -> None:
-        """position: where the rows came from; a part says the first and the last."""
+    def write(self, table: pa.Table, position: str = "", numbers: Sequence[int] | None = None) -> None:
+        """position: where the rows came from; numbers: their places there, where they are not 1, 2, 3, ..."""
         columns = tuple(table.column_names)
         if self._writer is None or columns != self._columns:
             self._close()
@@ -35,8 +49,8 @@ class PartWriter:
             self._columns = columns
             self._writer = pa_csv.CSVWriter(str(self._path), _csv_schema(table.schema), write_options=_OPTIONS)
         self._writer.write_table(_csv_table(table))
+        self._origins.append(Origin(self._rows, position, numbers))
         self._rows += table.num_rows
-        self._positions = [*self._positions[:1], position]
 
     def add(self, part: Part) -> None:
         """Take over a finished file, in order with the others."""
@@ -62,9 +76,10 @@ class PartWriter:
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            position = " to ".join(dict.fromkeys(self._positions))
-            self._sealed.append(Part(self._path, self._rows, self._columns, position))
-        self._writer, self._rows, self._positions = None, 0, []
+            ends = (self._origins[0].position, self._origins[-1].position)
+            position = " to ".join(dict.fromkeys(ends))
+            self._sealed.append(Part(self._path, self._rows, self._columns, position, tuple(self._origins)))
+        self._writer, self._rows, self._origins = None, 0, []
 
 
 def _as_text(kind: pa.DataType) -> bool:

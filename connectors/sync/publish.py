@@ -19,7 +19,7 @@ from connectors.sync import dispositions, ledger, quarantine, registry, state
 from connectors.sync.audit import Audit, contract_rules
 from connectors.sync.batches import Batch, Load
 from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_TO
-from connectors.sync.copying import copy_part
+from connectors.sync.copying import Copier
 from connectors.sync.decode import Reject
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
@@ -70,6 +70,7 @@ class Publication:
         self._schema = batch.schema
         self._clock = clock
         self._taken = set()
+        self._numbers: str | None = None
 
     def take(self, table_name: str, path: Path) -> None:
         """dlt renames a package's files by hard link, so the inode tells which part this is."""
@@ -137,11 +138,12 @@ class Publication:
         """Stage, clean, audit, apply the write disposition; the window's row counts."""
         connection, stream, batch = self._connection, self._stream, self._batch
         tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw))
-        refused = self._copy(tables)
+        copied = self._copy(tables)
+        refused = copied.rejects
         filtered = 0
         if self._request.window is not None and tables.cursor is not None:
             filtered = dispositions.filter_window(connection, tables, self._request.window)
-        broken = [] if self._goes_straight else self._break_out(tables)
+        broken = [] if self._goes_straight else self._break_out(tables, copied)
         rejects = [*batch.rejects, *refused, *broken]
         self._hold(rejects)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
@@ -162,23 +164,22 @@ class Publication:
             quarantined=len(rejects),
         )
 
-    def _copy(self, tables: Tables) -> list[Reject]:
+    def _copy(self, tables: Tables) -> Copier:
         limit = self._audit.quarantine_left
-        return [
-            reject
-            for part in self._batch.parts
-            if part.rows
-            for reject in copy_part(self._connection, tables.staged, part, may_refuse=limit)
-        ]
+        copier = Copier(self._connection, tables.staged, self._schema.columns, self._numbers)
+        for part in self._batch.parts:
+            if part.rows:
+                copier.copy(part, may_refuse=limit)
+        return copier
 
     def _hold(self, rejects: Sequence[Reject]) -> None:
         # the first sync writes version 1 in this very transaction
         version = max(self._schema.version, 1)
         quarantine.hold(self._connection, self._request, self._lease.sync_id, rejects, version)
 
-    def _break_out(self, tables: Tables) -> list[Reject]:
+    def _break_out(self, tables: Tables, copied: Copier) -> list[Reject]:
         rules = contract_rules(self._stream, self._schema)
-        return quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit)
+        return quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit, copied.place)
 
     def _make_stage(self, raw: Tables) -> Identifier:
         """A temporary table for this window's rows, in order of arrival."""
@@ -187,7 +188,7 @@ class Publication:
             SQL("create temporary table staged (like {} including defaults) on commit drop").format(raw.raw)
         )
         staged = Identifier("pg_temp", "staged")
-        number_rows(connection, staged)
+        self._numbers = number_rows(connection, staged)
         return staged
 
     @property
@@ -235,9 +236,10 @@ class Publication:
         connection = self._connection
         target = self._tables(self._generation.ready(raw))
         if not contract_rules(self._stream, self._schema):
-            return [*self._batch.rejects, *self._copy(target)]
+            return [*self._batch.rejects, *self._copy(target).rejects]
         tables = self._tables(self._make_stage(raw))
-        rejects = [*self._batch.rejects, *self._copy(tables), *self._break_out(tables)]
+        copied = self._copy(tables)
+        rejects = [*self._batch.rejects, *copied.rejects, *self._break_out(tables, copied)]
         connection.execute(
             SQL("insert into {} ({columns}) select {columns} from {} order by {}").format(
                 target.staged,

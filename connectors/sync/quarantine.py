@@ -1,22 +1,21 @@
 """Records that break the contract or cannot be represented: kept with reason and position, never dropped."""
 
 import hashlib
-import json
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from connectors.errors import ConfigError
 from connectors.secrets import MASK, REFERENCE, mask, resolve
 from connectors.sync.audit import Audit, RowRule
+from connectors.sync.columns import DELETED
 from connectors.sync.decode import Reject
-from connectors.sync.dispositions import PLATFORM, Tables, count
+from connectors.sync.dispositions import PLATFORM, ROW_NUMBER, Tables, count
+from connectors.sync.originals import decoded, encoded, original
 from connectors.sync.result import SyncRequest
 from connectors.sync.schema import StreamSchema
-from connectors.sync.values import json_text
 
 MAX_PAYLOAD_BYTES = 1 << 20
 
@@ -47,12 +46,12 @@ def masked(payload: str, request: SyncRequest, secrets: Sequence[str]) -> str:
     blocked = {name for name, spec in request.stream.columns.items() if spec.rule != "keep"}
     if blocked:
         try:
-            record = json.loads(payload)
+            record = decoded(payload)
         except ValueError:
             # not readable as a record, so the blocked values in it cannot be told from the rest
             return f"{MASK} ({len(payload):,} characters, withheld: the stream has protected columns)"
         if isinstance(record, dict):
-            payload = json.dumps({key: MASK if key in blocked else value for key, value in record.items()})
+            payload = encoded({key: MASK if key in blocked else value for key, value in record.items()})
     text = mask(payload, secrets).replace("\x00", "")
     return text.encode("utf-8", "replace")[:MAX_PAYLOAD_BYTES].decode("utf-8", "ignore")
 
@@ -90,14 +89,20 @@ def hold(
 
 
 def take_staged(
-    connection: psycopg.Connection[Any], tables: Tables, rules: Sequence[RowRule], schema: StreamSchema, audit: Audit
+    connection: psycopg.Connection[Any],
+    tables: Tables,
+    rules: Sequence[RowRule],
+    schema: StreamSchema,
+    audit: Audit,
+    place: Callable[[int], str],
 ) -> list[Reject]:
-    """Remove the staged rows that break a rule and return them under the source's own names, for its first broken rule.
+    """Remove the staged rows that break a rule and return them as the source sent them, for the first broken rule.
+
+    place: the source's place of a staged row's number.
 
     Raises:
-        AuditFailedError: they are more than `max_quarantined.rows`; none is fetched then.
+        AuditFailedError: they are more than `max_quarantined.rows`.
     """
-    source_names = {column.name: column.source_name for column in schema.columns}
     rejects: list[Reject] = []
     for rule in rules:
         is_absent = any(field not in tables.columns for field in rule.fields)
@@ -107,13 +112,12 @@ def take_staged(
             continue
         audit.refuse_flood(len(rejects) + broken)
         moved = connection.execute(
-            SQL("delete from {} s where {} returning (to_jsonb(s) - %s::text[])::text").format(
-                tables.staged, violation
+            SQL("delete from {} s where {} returning {}, (to_jsonb(s) - %s::text[])::text").format(
+                tables.staged, violation, Identifier("s", ROW_NUMBER)
             ),
-            [list(PLATFORM)],
+            [[name for name in PLATFORM if name != DELETED]],
         ).fetchall()
-        for (text,) in moved:
-            record = json.loads(text, parse_float=Decimal)
-            named = {source_names.get(name, name): value for name, value in record.items() if value is not None}
-            rejects.append(Reject(json_text(named), rule.reason, rule.fields[0], "staged row"))
+        for number, text in sorted(moved):
+            payload = original(decoded(text), schema.columns)
+            rejects.append(Reject(payload, rule.reason, rule.fields[0], place(number)))
     return rejects

@@ -37,10 +37,14 @@ class Reject:
 
 @dataclass(slots=True)
 class Decoded:
-    """tables: Table[n, columns] in warehouse names and canonical Arrow types, possibly with different column sets."""
+    """tables: Table[n, columns] in warehouse names and canonical Arrow types, possibly with different column sets.
+
+    numbers: the places of the table's rows in the payload, where they are not 1, 2, 3, ...
+    """
 
     tables: list[pa.Table] = field(default_factory=list[pa.Table])
     rejects: list[Reject] = field(default_factory=list[Reject])
+    numbers: list[int] | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ def rows_to_table(schema: StreamSchema, page: Page, null_values: frozenset[str] 
         columns[OVERFLOW] = []
     if any(row.get(DELETED) is True for row in page.rows):
         columns[DELETED] = []
-    length = 0
+    kept: list[int] = []
     for row, text, number in zip(page.rows, page.texts, page.numbers, strict=True):
         cleaning = Cleaning()
         try:
@@ -101,16 +105,16 @@ def rows_to_table(schema: StreamSchema, page: Page, null_values: frozenset[str] 
             continue
         page.cleaning.add(cleaning)
         for name in values.keys() - columns.keys():  # a variant column born on this page
-            columns[name] = [None] * length
+            columns[name] = [None] * len(kept)
         for name, cells in columns.items():
             cells.append(values.get(name, False if name == DELETED else None))
-        length += 1
-    if not length:
+        kept.append(number)
+    if not kept:
         return Decoded([], page.rejects)
     types = {column.name: column.arrow_type for column in schema.table_columns}
     types |= {OVERFLOW: pa.string(), DELETED: pa.bool_()}
-    table = whole({name: pa.array(cells, types[name]) for name, cells in columns.items()}, length)
-    return Decoded([table], page.rejects)
+    table = whole({name: pa.array(cells, types[name]) for name, cells in columns.items()}, len(kept))
+    return Decoded([table], page.rejects, kept if kept[-1] != len(kept) else None)
 
 
 def observe_new(schema: StreamSchema, rows: Sequence[Mapping[str, Any]]) -> None:

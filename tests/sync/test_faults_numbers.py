@@ -160,4 +160,4 @@ def test_a_number_that_postgresql_refuses_in_a_copied_file_costs_its_own_row_alo
         ("v", "file 1, row 2"),
         ("v", "file 1, row 4"),
     ]
-    assert stream.payloads() == [f"2,{BEYOND}", "4,x"]
+    assert stream.payloads() == [f'{{"id":"2","v":"{BEYOND}"}}', '{"id":"4","v":"x"}']

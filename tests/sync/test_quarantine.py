@@ -1,14 +1,18 @@
 """Quarantine: nothing disappears, nothing secret is kept, a replay loads exactly once."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from connectors.contract import Attestation, Checkpoint, Message
 from connectors.errors import ContractError
 from connectors.sync import SyncRequest, replay
 from platform_assets.warehouse import Warehouse
+from tests.support.faults import Lab, copy_file, lines
 from tests.support.scripted import records, source, sync
 
 STREAM: dict[str, Any] = {"write": "merge", "primary_key": "id", "columns": {"amount": {"type": "bigint"}}}
@@ -120,3 +124,46 @@ def test_a_declared_reconciliation_that_fails_shows_nothing_of_the_read(warehous
         sync(warehouse.loader_dsn, [records({"n": 1}), Checkpoint(), records({"n": 2}), Attestation(rows=3)], **stream)
     found = fetch(warehouse, "select coalesce(sum(rows_loaded), 0) from ops.syncs")
     assert found == [(0,)]
+
+
+def test_a_row_that_postgresql_refuses_is_held_as_its_record_and_replays(lab: Lab, tmp_path: Path) -> None:
+    columns = {
+        "n": {"type": "bigint"}, "paid": {"type": "bool"}, "extra": {"type": "json"}, "raw": {"type": "binary"},
+    }  # fmt: skip
+    stream = lab.stream(columns=columns)
+    body = '1,5,t,"{""a"": [1.50]}",\\x00ff,"x, ""y"""\n2,much,f,null,,""\n3,9,true,7,\\x61,\n'
+    kinds: dict[str, Any] = {"id": pa.int64(), "n": pa.int64(), "paid": pa.bool_(), "extra": (pa.string(), "jsonb")}
+    file = copy_file(tmp_path / "c.csv", body.replace("1,5", "1,many"), **kinds, raw=pa.binary(), theName=pa.string())
+    stream.sync(file)
+    assert [position for _, _, position in stream.held()] == ["file 1, row 1", "file 1, row 2"]
+    assert stream.payloads() == [
+        '{"id":"1","n":"many","paid":"t","extra":{"a":[1.50]},"raw":"AP8=","theName":"x, \\"y\\""}',
+        '{"id":"2","n":"much","paid":"f","theName":""}',
+    ]
+    stream.execute("update ops.quarantine set payload = replace(replace(payload, 'many', '5'), 'much', '6')")
+    spec = source(name=stream.name, write="append", columns=columns)
+    result = replay.replay(SyncRequest(spec, spec.streams[0], trigger="replay"), stream.dsn)
+    assert result is not None
+    assert (result.rows.loaded, result.rows.quarantined) == (2, 0)
+    found = stream.fetch(f"select id, n, paid, extra::text, raw, the_name from raw_unit.{stream.name} order by id")
+    assert found == [
+        (1, 5, True, '{"a": [1.50]}', b"\x00\xff", 'x, "y"'),
+        (2, 6, False, None, None, ""),
+        (3, 9, True, "7", b"a", None),
+    ]
+
+
+def test_a_record_that_breaks_a_rule_has_its_place_in_the_source(lab: Lab, tmp_path: Path) -> None:
+    stream = lab.stream(write="merge", primary_key="id", columns={"n": {"type": "bigint"}})
+    stream.sync(
+        lines('{"id":1}', '{"id":2,"n":"x"}', '{"n":3}', position="page 1"),
+        lines('{"id":4}', '{"n":5}', position="page 2"),
+        copy_file(tmp_path / "c.csv", "6,1\n7,x\n,8\n9,y\n,10\n", id=pa.int64(), n=pa.int64()),
+        lines('{"n":11}', position="page 3"),
+    )
+    assert sorted((position, json.loads(payload).get("n")) for (_, _, position), payload in zip(
+        stream.held(), stream.payloads(), strict=True
+    )) == [
+        ("file 1, row 2", "x"), ("file 1, row 3", 8), ("file 1, row 4", "y"), ("file 1, row 5", 10),
+        ("page 1, record 2", "x"), ("page 1, record 3", 3), ("page 2, record 2", 5), ("page 3, record 1", 11),
+    ]  # fmt: skip

@@ -236,12 +236,11 @@ class ReadsWarehouse(Protocol):
 class Common(Protocol):
     """What the streams that are read together share; the engine's side.
 
-    folder: private, for the whole run. log: lines that belong to no stream alone. cancelled: the run should end.
+    folder: private, for the whole run. log: lines that belong to no stream alone.
     """
 
     folder: Path
     log: Callable[[str], None]
-    cancelled: threading.Event
 
     def positions(self) -> Mapping[str, Json]:
         """`StreamState.connector` of every stream of the source that has one, also of those not read now."""

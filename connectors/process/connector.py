@@ -1,6 +1,5 @@
 """The connector of every kind that runs a program: one dialect a run, one session for the streams read together."""
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +54,6 @@ class Alone:
     def __init__(self, context: ReadContext) -> None:
         self.folder: Path = context.folder
         self.log: Callable[[str], None] = context.log
-        self.cancelled: threading.Event = context.cancelled
         self._number = 0
 
     def positions(self) -> Mapping[str, Json]:

@@ -3,6 +3,7 @@
 `sync(request, dsn)` takes a stream from start to its final status.
 """
 
+from connectors.registry import kind
 from connectors.sync.result import (
     ObservedColumn,
     Progress,
@@ -43,6 +44,14 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
         HeadwaterError: classified; the ledger row is already final and the last good data is in place. Its
             `sync_id` attribute names the row.
     """
+    if kind(request.source.connector.kind).reads_together:
+        from connectors.sync.together import sync_together
+
+        progress = progress or Progress()
+        outcome = sync_together([request], dsn, {request.stream.name: progress}, progress.on_log)[request.stream.name]
+        if isinstance(outcome, SyncResult):
+            return outcome
+        raise outcome
     if request.stream.limits.memory_mb is not None:
         from connectors.sync.isolated import run_isolated
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from connectors.contract import Replaces
 from connectors.sync.decode import Reject
 from connectors.sync.package import Part
 from connectors.sync.schema import StreamSchema
@@ -19,6 +20,7 @@ class Batch:
     connector_state: dict[str, Any] | None = None
     advances_cursor: bool = True
     is_last: bool = False
+    replaces: Replaces | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,26 @@ def delete_absent(connection: Connection, tables: Tables, *, is_hard: bool, is_s
     )  # fmt: skip
 
 
+def delete_others(
+    connection: Connection, tables: Tables, column: str, value: int, *, is_hard: bool, is_scd2: bool
+) -> int:
+    """Rows whose `column` is not `value` are gone at the source. Rows deleted."""
+    other = SQL("{} is distinct from {}").format(Identifier(column), value)
+    if is_scd2:
+        query = SQL("update {raw} set {until} = now(), {synced} = now() where {until} is null and {other}")
+    elif is_hard:
+        query = SQL("delete from {raw} where {other}")
+    else:
+        query = SQL("update {raw} set {flag} = true, {synced} = now() where not {flag} and {other}")
+    return changed(
+        connection,
+        query.format(
+            raw=tables.raw, other=other, flag=Identifier(DELETED),
+            until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
+        ),
+    )  # fmt: skip
+
+
 def scd2(connection: Connection, tables: Tables) -> Written:
     """Close the current version of every changed key and insert the new one; `_valid_to` is null on current rows."""
     staged = count(connection, SQL("select 1 from {}").format(tables.staged))

@@ -4,8 +4,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from connectors.contract import Attestation, Checkpoint, CopyFile, Frame, JsonRecords, Message, Rejected
+from connectors.contract import (
+    Attestation,
+    Checkpoint,
+    CopyFile,
+    Frame,
+    Hints,
+    JsonRecords,
+    Message,
+    Rejected,
+    Replaces,
+)
+from connectors.errors import ContractError
 from connectors.sync.audit import Audit
 from connectors.sync.batches import Batch
 from connectors.sync.columns import DELETED, copies_into, house_type
@@ -13,10 +25,14 @@ from connectors.sync.decode import Decoded, Decoder, Reject
 from connectors.sync.lease import Stop
 from connectors.sync.package import Part
 from connectors.sync.parts import PartWriter, csv_reading
+from connectors.sync.protect import Protector
 from connectors.sync.result import Progress, SyncRequest
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES, bad_record
 from connectors.sync.values import is_clean_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
@@ -42,6 +58,9 @@ class Extraction:
         self._schema = schema
         self._audit = audit
         self._stop = stop
+        stream = request.stream
+        is_replay = request.trigger == "replay"
+        self._protector = Protector(stream.columns, request.label, stream.null_values, is_replay=is_replay)
         self._writer = PartWriter(folder)
         self._progress = progress
         self._open = Batch(schema)
@@ -50,6 +69,7 @@ class Extraction:
         self._rows = 0
         self._held = 0
         self._reported = 0.0
+        self._replaces: Replaces | None = None
 
     @property
     def _waits_for_the_end(self) -> bool:
@@ -90,6 +110,7 @@ class Extraction:
         self._progress.on_rows(self._rows)
         batch = self._next()
         batch.is_last = True
+        batch.replaces = self._replaces
         yield batch
 
     def sealed_batch(self) -> Batch | None:
@@ -117,16 +138,24 @@ class Extraction:
         self._open, self._has_sealed = Batch(self._schema), True
 
     def _take(self, message: Message) -> None:
+        protector = self._protector
         match message:
             case JsonRecords():
+                message = protector.json(message) if protector else message
                 self._keep(self._decoder.json(message), message.position)
             case Frame():
+                message = protector.frame(message) if protector else message
                 self._keep(self._decoder.frame(message), message.position, message.table.num_rows)
             case CopyFile():
                 self._adopt(message)
             case Rejected():
+                message = protector.rejected(message) if protector else message
                 bad = bad_record(message.payload, message.reason)
                 self._keep(Decoded([], [Reject(bad.text, bad.reason, None, message.position)]), message.position)
+            case Hints():
+                self._schema.expect(message.types)
+            case Replaces():
+                self._replaces = message
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():
@@ -137,7 +166,8 @@ class Extraction:
         for table in decoded.tables:
             self._writer.write(table, position, decoded.numbers)
             loaded += table.num_rows
-        self._open.rejects += map(self._bounded, decoded.rejects)
+        rejects = map(self._protector.withheld, decoded.rejects) if self._protector else decoded.rejects
+        self._open.rejects += map(self._bounded, rejects)
         self._count(loaded + len(decoded.rejects) if rows is None else rows)
         self._audit.refuse_flood(len(self._open.rejects) + len(self._sealed.rejects))
 
@@ -150,27 +180,49 @@ class Extraction:
         reason = f"{reject.reason} (payload cut to {SHOWN_BYTES:,} of {size:,} characters: too many large ones at once)"
         return replace(reject, payload=reject.payload[:SHOWN_BYTES], reason=reason)
 
+    def takes_binary(self, schema: "pa.Schema") -> bool:
+        """Every column of a file goes, or will go when it is first seen, into a column of the very same type.
+
+        COPY checks a binary value against nothing but its type, and nobody here can read it.
+        """
+        if self._protector.touches(schema.names):
+            return False
+        trial = self._schema.frozen()
+        for item in schema:
+            column = trial.find(item.name) if is_clean_text(item.name) else None
+            if column is None and item.name != DELETED and is_clean_text(item.name):
+                try:
+                    column = trial.observe_arrow(item)
+                except ContractError:
+                    return False
+            if column is None or column.place != "column" or not copies_into(item, column, is_binary=True):
+                return False
+        return True
+
     def _adopt(self, file: CopyFile) -> None:
         columns: list[str] = []
+        # every field is observed by its own type, also in a file that is read again as text
         for item in file.schema:
             if item.name == DELETED and house_type(item.type) == "bool":
                 columns.append(DELETED)
-                continue
-            column = None
-            if item.name != DELETED and is_clean_text(item.name):
+            elif item.name != DELETED and is_clean_text(item.name):
                 column = self._schema.find(item.name) or self._schema.observe_arrow(item)
-            if column is None or column.place != "column" or not copies_into(item, column):
-                self._adopt_by_value(file)
-                return
-            columns.append(column.name)
+                if column is not None and column.place == "column" and copies_into(item, column):
+                    columns.append(column.name)
+        if len(columns) < len(file.schema) or self._protector.touches(file.schema.names):
+            self._adopt_by_value(file)
+            return
         self._schema.mark_seen(file.schema.names)
-        self._writer.add(Part(file.path, file.rows, tuple(columns), file.position))
+        self._writer.add(Part(file.path, file.rows, tuple(columns), file.position, format=file.format))
         self._count(file.rows)
 
     def _adopt_by_value(self, file: CopyFile) -> None:
         """A file with a column that must not be loaded as it is goes through the decoder."""
-        for frame in frames_of(file):
-            self._keep(self._decoder.frame(frame), frame.position, frame.table.num_rows)
+        assert file.format == "csv", f"{file.position}: binary, though takes_binary said no"
+        for frame in frames_of(file) if file.rows else ():
+            kept = self._protector.frame(frame) if self._protector else frame
+            self._keep(self._decoder.frame(kept), frame.position, frame.table.num_rows)
+        self._schema.mark_seen(file.schema.names)
         file.path.unlink()
 
     def _count(self, rows: int) -> None:
@@ -189,6 +241,7 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
     rows = 0
     with pa_csv.open_csv(str(file.path), **csv_reading(file.schema.names, 1 << 22)) as reader:
         for batch in reader:
-            position = f"{file.position} from row {rows + 1}" if rows else file.position
-            yield Frame(pa.Table.from_batches([batch]), position)
+            yield Frame(
+                pa.Table.from_batches([batch]), f"{file.position} from row {rows + 1}" if rows else file.position
+            )
             rows += batch.num_rows

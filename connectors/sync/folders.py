@@ -1,11 +1,12 @@
 """Working folders: private, fresh, and never trusted after the sync that made them."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from connectors.sync.result import SyncRequest
@@ -36,3 +37,32 @@ def sync_folder(request: SyncRequest, dsn: str, purpose: str = "sync") -> Genera
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def process_folder(source: str) -> Generator[Path]:
+    """A fresh folder for one run of a source's program; those that dead runs have left are removed first.
+
+    A run holds a lock on its folder as long as it lives, so that one that is in use is never taken for left over.
+    """
+    base = base_folder()
+    for other in base.glob(f"{source}.process-*"):
+        with suppress(OSError), _locked(other):
+            shutil.rmtree(other, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{source}.process-", dir=base))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Raises BlockingIOError while somebody else holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -18,16 +18,15 @@ from connectors.specs import StreamSpec
 from connectors.sync import dispositions, ledger, quarantine, registry, state
 from connectors.sync.audit import Audit, contract_rules
 from connectors.sync.batches import Batch, Load
-from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_TO
+from connectors.sync.checks.contract import Staged
+from connectors.sync.columns import DELETED, OVERFLOW, SYNCED_AT, VALID_TO
 from connectors.sync.copying import Copier
 from connectors.sync.decode import Reject
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
-from connectors.sync.generation import Generation, number_rows
+from connectors.sync.generation import LOAD_SETTING, Generation, number_rows, stamp
 from connectors.sync.lease import Lease
 from connectors.sync.result import RowCounts, Step, SyncRequest
-
-_LOAD_SETTING = "headwater.load_id"
 
 
 class StepClock(Protocol):
@@ -84,10 +83,10 @@ class Publication:
                 f"the load package has {len(self._taken)} of {len(expected)} files",
                 "Run the stream again; if it repeats, report it with --debug.",
             )
-        load = Load(load_id, schema_name, schema_hash)
+        load = self._load = Load(load_id, schema_name, schema_hash)
         with self._clock.during("publish"), self._connection.transaction():
             self._fence()
-            self._connection.execute("select set_config(%s, %s, true)", [_LOAD_SETTING, load_id])
+            self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, load_id])
             raw = self._tables(Identifier("staged"))
             ensure_platform_columns(self._connection, raw.raw)
             ensure_index(self._connection, raw, self._stream)
@@ -116,9 +115,10 @@ class Publication:
 
     @property
     def _disposition(self) -> str:
-        """A replay adds its few records to a table that is otherwise replaced as a whole."""
+        """A replay adds its few records to a table that is otherwise replaced as a whole; nothing new replaces nothing."""
         write = self._stream.write or "append"
-        return "append" if write == "replace" and self._request.trigger == "replay" else write
+        adds = self._request.trigger == "replay" or (self._audit.nothing_new and not self._batch.extracted)
+        return "append" if write == "replace" and adds else write
 
     def _tables(self, staged: Identifier) -> Tables:
         stream, schema = self._stream, self._schema
@@ -146,15 +146,15 @@ class Publication:
         broken = [] if self._goes_straight else self._break_out(tables, copied)
         rejects = [*batch.rejects, *refused, *broken]
         self._hold(rejects)
+        staged = self._staged(tables)
+        self._audit.arrived(staged, batch.extracted)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
             self._audit.count(batch.extracted, len(rejects))
-            self._audit.judge(connection, tables, self._schema)
+            self._audit.judge(staged)
         written = self._apply(tables, refused=len(refused))
-        if batch.is_last:
-            self._conclude(self.rows.loaded + written.loaded)
-        return RowCounts(
+        rows = RowCounts(
             extracted=batch.extracted,
             loaded=written.loaded,
             updated=written.updated,
@@ -163,6 +163,9 @@ class Publication:
             filtered=filtered + written.filtered,
             quarantined=len(rejects),
         )
+        if batch.is_last:
+            self._conclude(staged, raw.raw, add_rows(self.rows, rows))
+        return rows
 
     def _copy(self, tables: Tables) -> Copier:
         limit = self._audit.quarantine_left
@@ -189,6 +192,7 @@ class Publication:
         )
         staged = Identifier("pg_temp", "staged")
         self._numbers = number_rows(connection, staged)
+        stamp(connection, staged, self._load.load_id)
         return staged
 
     @property
@@ -209,22 +213,49 @@ class Publication:
         is_hard = stream.deletes == "hard"
         if self._disposition == "append":
             if self._goes_straight:
-                return Written(loaded=batch.extracted - len(batch.rejects) - refused)
+                loaded = batch.extracted - len(batch.rejects) - refused
+                return Written(loaded=loaded, deleted=self._delete_replaced(tables))
             boundary = self._position.started_from if self._request.is_live else None
             if boundary is not None and tables.cursor is not None:
                 dispositions.remember_boundary(connection, tables, boundary)
-            return dispositions.append(connection, tables, boundary, self._request.window)
+            written = dispositions.append(connection, tables, boundary, self._request.window)
+            return replace(written, deleted=written.deleted + self._delete_replaced(tables))
         gone = self._delete_absent(tables, is_hard=is_hard)
         if self._disposition == "scd2":
             written = dispositions.scd2(connection, tables)
         else:
             delete_insert = stream.merge == "delete-insert"
             written = dispositions.merge(connection, tables, is_hard=is_hard, delete_insert=delete_insert)
-        return replace(written, deleted=written.deleted + gone)
+        return replace(written, deleted=written.deleted + gone + self._delete_replaced(tables))
+
+    def _delete_replaced(self, tables: Tables) -> int:
+        """Rows that the source has replaced as a whole, once all of the read is in the table."""
+        replaces = self._batch.replaces
+        if replaces is None or not self._request.is_live or self._audit.quarantined:
+            return 0
+        column = self._schema.name_of(replaces.column)
+        if column not in tables.columns:
+            return 0
+        is_hard = self._stream.deletes == "hard"
+        gone = dispositions.delete_others(
+            self._connection, tables, column, replaces.value, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
+        )
+        probe = SQL("select 1 from {} where {} = %s limit 1").format(tables.raw, Identifier(column))
+        left = self._connection.execute(probe, [replaces.value]).fetchone()
+        if gone and left is None and not self._stream.allow_empty:
+            raise ContractError(
+                self._request.label,
+                f"the source replaced all {gone:,} rows by none",
+                "Check the source; set allow_empty: true if nothing is a right answer.",
+            )
+        return gone
 
     def _delete_absent(self, tables: Tables, *, is_hard: bool) -> int:
         """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there."""
-        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or self._audit.quarantined:
+        audit = self._audit
+        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.quarantined:
+            return 0
+        if audit.nothing_new:
             return 0
         self._refuse_empty(tables)
         return dispositions.delete_absent(
@@ -234,7 +265,7 @@ class Publication:
     def _add_to_generation(self, raw: Tables) -> list[Reject]:
         """This window's rows into the table that will take the raw table's place; its rejects."""
         connection = self._connection
-        target = self._tables(self._generation.ready(raw))
+        target = self._tables(self._generation.ready(raw, self._load))
         if not contract_rules(self._stream, self._schema):
             return [*self._batch.rejects, *self._copy(target).rejects]
         tables = self._tables(self._make_stage(raw))
@@ -253,27 +284,33 @@ class Publication:
     def _swap(self, raw: Tables) -> RowCounts:
         """The last window is in: audit the whole generation and put it in the raw table's place."""
         connection, generation = self._connection, self._generation
-        tables = self._tables(generation.ready(raw))
+        tables = self._tables(generation.ready(raw, self._load))
+        staged = self._staged(tables)
+        self._audit.arrived(staged, generation.extracted)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         self._hold(generation.rejects)
         with self._clock.during("audit"):
             self._audit.count(generation.extracted, len(generation.rejects))
-            self._audit.judge(connection, tables, self._schema)
+            self._audit.judge(staged)
         self._refuse_empty(tables)
-        loaded = generation.extracted - len(generation.rejects) - deduplicated
-        self._conclude(loaded)
-        generation.swap(tables)
-        return RowCounts(
+        rows = RowCounts(
             extracted=generation.extracted,
-            loaded=loaded,
+            loaded=generation.extracted - len(generation.rejects) - deduplicated,
             deduplicated=deduplicated,
             quarantined=len(generation.rejects),
         )
+        self._conclude(staged, tables.staged, rows)
+        generation.swap(tables)
+        return rows
 
-    def _conclude(self, loaded: int) -> None:
+    def _staged(self, tables: Tables) -> Staged:
+        boundary = self._position.started_from if self._request.is_live else None
+        return Staged(self._connection, self._request, tables, self._schema, boundary)
+
+    def _conclude(self, staged: Staged, table: Identifier, rows: RowCounts) -> None:
         with self._clock.during("audit"):
-            self._audit.conclude(self._connection, self._request, self._lease.sync_id, loaded)
+            self._audit.conclude(staged, table, self._lease.sync_id, rows)
 
     def _refuse_empty(self, tables: Tables) -> None:
         """A full read of nothing must not empty a table that has rows, unless the stream allows it."""
@@ -339,11 +376,11 @@ def ensure_platform_columns(connection: psycopg.Connection[Any], raw: Identifier
     if have:
         return
     connection.execute(
-        SQL(
-            "alter table {} alter column {} set default now(), alter column {} set default false, "
-            "alter column {} set default current_setting({})"
-        ).format(raw, Identifier(SYNCED_AT), Identifier(DELETED), Identifier(LOAD_ID), _LOAD_SETTING)
+        SQL("alter table {} alter column {} set default now(), alter column {} set default false").format(
+            raw, Identifier(SYNCED_AT), Identifier(DELETED)
+        )
     )
+    stamp(connection, raw, None)
 
 
 def ensure_index(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> None:

@@ -128,6 +128,13 @@ class StreamSchema:
         column = self._by_source.get(source_name)
         return column.name if column else warehouse_name(source_name, ())
 
+    def expect(self, types: Mapping[str, ColumnType]) -> None:
+        """Take the fields that the source declares itself as seen, and the unknown ones with its types, by policy."""
+        for name, kind in types.items():
+            if self.find(name) is None:
+                self.observe(name, kind)
+        self.mark_seen(types)
+
     def observe(self, source_name: str, kind: ColumnType, longest: int | None = None) -> Column | None:
         """Take a field that is not known yet, by policy. None: the record goes to quarantine.
 

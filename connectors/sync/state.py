@@ -14,11 +14,14 @@ from psycopg.types.json import Jsonb
 
 from connectors.contract import StreamState
 from connectors.errors import ConfigError, ContractError, LoaderError
+from connectors.registry import kind
 from connectors.specs import CursorSpec, StreamSpec
 from connectors.sync.dispositions import Tables
 from connectors.sync.result import SyncRequest
 
 MAX_STATE_BYTES = 64 * 1024
+MAX_FOREIGN_STATE_BYTES = 1024 * 1024
+"""Of a program's state, whose size is not ours: Singer and Airbyte keep a position for every partition of a stream."""
 State = dict[str, Any]
 _NUMBER = r"^-?\d+(\.\d+)?$"
 
@@ -207,6 +210,7 @@ class Position:
         self.version = append_version(
             connection, request.source.source, request.stream.name, self.version, state,
             engine=request.source.connector.kind, sync_id=sync_id, reason="sync",
+            limit=MAX_FOREIGN_STATE_BYTES if kind(request.source.connector.kind).reads_together else MAX_STATE_BYTES,
         )  # fmt: skip
         self.state = state
         return state
@@ -222,19 +226,20 @@ def append_version(
     engine: str,
     sync_id: str | None,
     reason: str,
+    limit: int = MAX_STATE_BYTES,
 ) -> int:
     """Add version expected + 1; the unique key refuses the second of two writers.
 
     Raises:
         LoaderError: the newest version is not the expected one.
-        ContractError: the state is larger than 64 KB.
+        ContractError: the state is larger than `limit` bytes.
     """
     label = f"{source}.{stream}"
     size = len(json.dumps(state).encode())
-    if size > MAX_STATE_BYTES:
+    if size > limit:
         raise ContractError(
             label,
-            f"a state of {size:,} bytes, limit {MAX_STATE_BYTES:,}",
+            f"a state of {size:,} bytes, limit {limit:,}",
             "Report it: a connector's state must not grow with the data.",
         )
     row = connection.execute(

@@ -47,6 +47,6 @@ grant usage on schema ops to headwater_loader, headwater_transformer, headwater_
 grant select on all tables in schema ops to headwater_loader;
 grant insert, update on ops.leases, ops.syncs, ops.schema_versions, ops.quarantine, ops.rate_pools, ops.usage
     to headwater_loader;
-grant insert on ops.stream_state, ops.webhook_inbox to headwater_loader;
-grant delete on ops.leases, ops.quarantine, ops.rate_pools, ops.webhook_inbox to headwater_loader;
+grant insert on ops.stream_state, ops.webhook_inbox, ops.pieces to headwater_loader;
+grant delete on ops.leases, ops.quarantine, ops.rate_pools, ops.webhook_inbox, ops.pieces to headwater_loader;
 grant select on ops.syncs, ops.schema_versions, ops.usage to headwater_transformer, headwater_reader;

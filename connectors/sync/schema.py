@@ -24,13 +24,14 @@ from connectors.sync.columns import (
     warehouse_name,
 )
 
-Change = Literal["new", "retyped", "missing", "collision"]
+Change = Literal["new", "retyped", "missing", "collision", "renamed", "key", "nullability", "enum"]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
     """One difference between the remembered schema and the data. action: what the stream's policy made of it.
 
+    renamed: `before` is the old name. key, nullability, enum: `before` and `after` in words.
     collision: a new field whose plain name (`before`) something else has; `after` is the field's own spelling.
     """
 
@@ -66,6 +67,10 @@ class StreamSchema:
         self.version = version
         self.version_columns = tuple(remembered)
         self.drift: list[Drift] = []
+        self.broken: list[Drift] = []
+        """What the staged rows broke of the contract; one list for all of a read's frozen copies."""
+        self.likely: dict[str, tuple[str, float]] = {}
+        """New column to the missing one that it may be, and how like they are; shared in the same way."""
         self.seen: set[str] = set()
         self.null_fields: set[str] = set()
         self.revision = 0
@@ -119,6 +124,10 @@ class StreamSchema:
     @property
     def has_overflow(self) -> bool:
         return any(column.place == "overflow" for column in self.columns)
+
+    @property
+    def spec(self) -> StreamSpec:
+        return self._spec
 
     def find(self, source_name: str) -> Column | None:
         return self._by_source.get(source_name)
@@ -256,7 +265,30 @@ class StreamSchema:
                 f"no record of this sync has it ({len(gone)} columns are gone), the stream says drift.missing: freeze",
                 "Nothing of this window was published. Mend the source, or set drift.missing to warn.",
             )
-        return [Drift("missing", c.name, c.pg_type, None, policy) for c in gone]
+        return [Drift("missing", c.name, c.pg_type, None, policy) for c in gone] + self._renamed(gone)
+
+    def _renamed(self, gone: Sequence[Column]) -> list[Drift]:
+        """A suggestion for each missing column that a new one is like.
+
+        Raises:
+            ContractError: there is one, and `drift.renamed: freeze`.
+        """
+        names = {column.name for column in gone}
+        found = [(old, new) for new, (old, _) in self.likely.items() if old in names]
+        policy = self._spec.drift.renamed
+        if found and policy == "freeze":
+            old, new = found[0]
+            raise ContractError(
+                f"{self.label}: column {old}",
+                f"seems to be called {new} now, and the stream says drift.renamed: freeze",
+                "Nothing of this window was published. Rename it in columns and staging, or set drift.renamed to warn.",
+            )
+        return [Drift("renamed", new, old, new, policy) for old, new in found]
+
+    def break_promise(self, drift: Drift) -> None:
+        """Note what staged rows broke of the contract, once."""
+        if drift not in self.broken:
+            self.broken.append(drift)
 
     def mark_seen(self, source_names: Iterable[str]) -> None:
         self.seen.update(source_names)

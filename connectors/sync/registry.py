@@ -95,13 +95,18 @@ def contract_of(stream: StreamSpec) -> dict[str, Any]:
 
 
 def _declared_drift(last: SchemaVersion, contract: Mapping[str, Any]) -> list[Drift]:
-    """What the source file says otherwise than it did: decided where it was written."""
+    """What the source file says otherwise than it did: decided where it was written.
+
+    That a new key's columns are never NULL goes without saying.
+    """
     if not last.contract:
         return []
-    now = replace(last, contract=contract)
+    changes = diff(last.shape, replace(last, contract=contract).shape)
+    in_key = {*last.contract["key"], *contract["key"]} if any(change.kind == "key" for change in changes) else set()
     return [
         Drift(change.kind, change.column or "primary_key", words(change.before), words(change.after), "declared")
-        for change in diff(last.shape, now.shape)
+        for change in changes
+        if not (change.kind == "nullability" and change.column in in_key)
     ]
 
 

@@ -13,6 +13,8 @@ KINDS: dict[str, str] = {
     "sling": "connectors.kinds.sling",
     "webhook": "connectors.kinds.webhook",
     "python": "connectors.kinds.python",
+    "airbyte": "connectors.kinds.airbyte",
+    "singer": "connectors.kinds.singer",
 }
 
 

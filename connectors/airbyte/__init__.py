@@ -1,0 +1,1 @@
+"""Sources that speak the Airbyte protocol, as a dialect of connectors.process. See docs/airbyte.md."""

@@ -5,6 +5,8 @@ stream's own makes it `direct`: records go on at once and its checkpoints follow
 `shared`: records wait in segments until that state is committed with them (docs/decisions/0007-shared-states.md).
 """
 
+import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,23 +25,37 @@ _TICK_SECONDS = 0.2
 
 
 class Segment:
-    """Raw records that wait, on disk beyond 1 MB."""
+    """Raw records that wait, on disk beyond 1 MB. What is sealed comes before what is not."""
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
+        self.sealed_rows = 0
+        self._size = 0
+        self._sealed_size = 0
         self._file = cast(
-            "IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 closed by `close`
+            "IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 see `close`
         )  # fmt: skip
 
     def add(self, body: bytes) -> None:
-        self._file.write(body + b"\n")
+        self._size += self._file.write(body + b"\n")
         self.rows += 1
 
+    def seal(self) -> int:
+        """How many records are sealed by this and were not before."""
+        rows = self.rows - self.sealed_rows
+        self.sealed_rows, self._sealed_size = self.rows, self._size
+        return rows
+
     def chunks(self) -> Iterator[bytes]:
-        """Everything added so far, in pieces of whole lines."""
+        """What is sealed, in pieces of whole lines. Nothing is added until all are read."""
         self._file.seek(0)
-        while chunk := self._file.read(CHUNK_BYTES):
-            yield chunk + self._file.readline()
+        left = self._sealed_size
+        while left > 0:
+            chunk = self._file.read(min(CHUNK_BYTES, left))
+            chunk += self._file.readline() if len(chunk) < left else b""
+            left -= len(chunk)
+            yield chunk
+        self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         self._file.close()
@@ -55,8 +71,7 @@ class Feed:
         self.is_done = False
         self.is_complete = False
         self.closed = threading.Event()
-        self.chunk_bytes = CHUNK_BYTES
-        self.sealed: list[Segment] = []
+        self.chunk_rows = sys.maxsize
         self.records = 0
         self._folder = folder
         self._open = Segment(folder)
@@ -68,11 +83,13 @@ class Feed:
     # the process's side
 
     def add(self, body: bytes) -> None:
+        if self.is_done:
+            return
         self.records += 1
         if self.lane == "direct":
             self._chunk.append(body)
             self._chunk_size += len(body)
-            if self._chunk_size >= self.chunk_bytes:
+            if self._chunk_size >= CHUNK_BYTES or len(self._chunk) >= self.chunk_rows:
                 self.flush()
         else:
             self._open.add(body)
@@ -93,6 +110,8 @@ class Feed:
 
     def refuse(self, payload: bytes, reason: str) -> None:
         """A record for quarantine. Among records that wait it stands as it is: the engine cannot read it either."""
+        if self.is_done:
+            return
         self.records += 1
         if self.lane == "direct":
             self.tell(Rejected(payload, reason, f"{self.stream.name}, record {self.records:,}"))
@@ -117,31 +136,35 @@ class Feed:
     def go_direct(self) -> None:
         if self.lane != "direct":
             self.lane = "direct"
-            self._hand_over(self._open)
+            self._open.seal()
+            self._hand_over()
 
     def seal_shared(self) -> int:
         """A state of all streams: how many records it covers."""
         if self.lane == "direct" or self.is_done:
             return 0
         self.lane = "shared"
-        segment = self._open
-        if segment.rows:
-            self.sealed.append(segment)
-            self._open = Segment(self._folder)
-        return segment.rows
+        return self._open.seal()
+
+    @property
+    def has_sealed(self) -> bool:
+        return self._open.sealed_rows > 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """What is sealed with the others and not committed yet."""
+        return self._open.chunks()
 
     def committed(self, number: int) -> None:
-        """The sealed segments are kept with their state under `number`: they may be loaded."""
-        sealed, self.sealed = self.sealed, []
-        for segment in sealed:
-            self._hand_over(segment)
-        if sealed:
+        """The sealed records are kept with their state, the last of them under `number`: they may be loaded."""
+        if self.has_sealed:
+            self._hand_over()
             self.put(Checkpoint(connector={"piece": number}))
 
-    def _hand_over(self, segment: Segment) -> None:
-        for chunk in segment.chunks():
+    def _hand_over(self) -> None:
+        for chunk in self._open.chunks():
             self._send(chunk)
-        segment.close()
+        self._open.close()
+        self._open = Segment(self._folder)
 
     def end(self) -> None:
         """Everything was sent, and the source says so."""
@@ -164,7 +187,8 @@ class Feed:
 
     @property
     def unsealed(self) -> int:
-        return self._open.rows if self.lane != "direct" else 0
+        """Records that wait for a state."""
+        return self._open.rows - self._open.sealed_rows
 
     # the stream's side
 

@@ -3,7 +3,7 @@
 `stream` is always the source's own name of the stream, as the catalog has it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,13 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Afterwards:
+    """What else the source wants back, without which it only reads more: kept once all streams have succeeded."""
+
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """The stream has sent all; what it sent may be committed even if it never sent a state of its own."""
 
@@ -71,11 +78,12 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Files of records, one JSON object a line; gzip when the name or the manifest says so."""
+    """Files of records, one JSON object a line. shape: makes of a line what its Record would have been."""
 
     stream: str
     paths: Sequence[Path]
     is_gzip: bool
+    shape: Callable[[bytes], bytes] = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +102,4 @@ class Note:
     text: str
 
 
-Message = Record | Types | State | Complete | Failed | Broken | Batch | Replaces | Note
+Message = Record | Types | State | Afterwards | Complete | Failed | Broken | Batch | Replaces | Note

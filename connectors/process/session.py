@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
+
 from connectors import contract
 from connectors.contract import (
     Checkpoint,
@@ -21,7 +23,7 @@ from connectors.contract import (
     ReadContext,
     StreamState,
 )
-from connectors.errors import HeadwaterError, SourceError, TransientError
+from connectors.errors import ContractError, HeadwaterError, SourceError, TransientError
 from connectors.process import messages
 from connectors.process.child import Child, Command, Ending, Limits, Oversized, Workplace
 from connectors.process.feed import Feed
@@ -30,7 +32,7 @@ from connectors.specs import StreamSpec
 log = logging.getLogger(__name__)
 
 LINE_ROOM = 64 << 10
-_WHOLE_WRITES = ("replace",)
+_PREVIEW_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Dialect(Protocol):
         ...
 
 
+def is_whole(stream: StreamSpec) -> bool:
+    """Every read of the stream is the whole collection: it starts from no position."""
+    return stream.write == "replace" or stream.snapshot
+
+
 class Session:
     """One run. Its members read in threads of their own, `_pump` in another."""
 
@@ -98,6 +105,7 @@ class Session:
         self._strangers: set[str] = set()
         self._position: Json | None = None
         self._last_position: Json | None = None
+        self._afterwards: Json | None = None
         self._sealed_rows = 0
         self._committed_at = time.monotonic()
         self.members: Mapping[str, contract.Connector] = {stream.name: Member(self, stream) for stream in streams}
@@ -105,9 +113,9 @@ class Session:
     # the members' side
 
     def join(self, stream: StreamSpec, position: Json, *, is_preview: bool) -> Feed:
-        feed = Feed(stream, self._common.folder, is_whole=stream.write in _WHOLE_WRITES or stream.snapshot)
+        feed = Feed(stream, self._common.folder, is_whole=is_whole(stream))
         if is_preview:
-            feed.chunk_bytes = 1
+            feed.chunk_rows = _PREVIEW_ROWS
             feed.lane = "direct"
         name = self._dialect.source_name(stream)
         with self._lock:
@@ -199,6 +207,8 @@ class Session:
                 self._common.log(said.text)
             case messages.Failed(stream=None):
                 self._error = self._error or said.error
+            case messages.Afterwards():
+                self._afterwards = said.data
             case _:
                 if isinstance(said, messages.State):
                     self._end_complete()
@@ -218,6 +228,9 @@ class Session:
                 feed.refuse(said.payload, said.reason)
             case messages.Batch():
                 self._read_batch(feed, said)
+            case messages.Failed() if feed.lane == "shared":
+                # its records would be missing behind the position of all
+                self._error = self._error or said.error
             case messages.Failed():
                 feed.flush()
                 feed.fail(self._of_stream(said.error, feed))
@@ -240,8 +253,8 @@ class Session:
                 with gzip.open(path) if batch.is_gzip else path.open("rb") as file:
                     for line in file:
                         if body := line.strip():
-                            feed.add(body)
-            except (OSError, EOFError, gzip.BadGzipFile) as error:
+                            feed.add(batch.shape(body))
+            except (OSError, EOFError, gzip.BadGzipFile, msgspec.DecodeError) as error:
                 raise SourceError(
                     self._dialect.where,
                     f"batch file {path.name} of {batch.stream} cannot be read: {error}",
@@ -259,6 +272,9 @@ class Session:
         """A line that is too long: a record goes to quarantine when it tells its stream, anything else ends the run."""
         name = next((name for name in self._by_name if f'"{name}"'.encode() in line.head[:2048]), None)
         reason = f"a line of {line.size_bytes:,} bytes, limit {longest:,}"
+        if b'"STATE"' in line.head:
+            hint = "Select fewer streams; the last state stays as it was."
+            raise ContractError(self._dialect.where, f"a state in {reason}", hint)
         if name is None or b'"RECORD"' not in line.head:
             raise SourceError(
                 self._dialect.where, reason, "Raise max_record_bytes; the line was no record of a stream."
@@ -268,6 +284,13 @@ class Session:
     # states of all streams
 
     def _seal_shared(self, data: Json) -> None:
+        for feed in self._feeds.values():
+            if feed.is_done and feed.lane == "held":
+                raise SourceError(
+                    self._dialect.where,
+                    f"{feed.stream.name} has failed, and its siblings share one position with it",
+                    "Mend that stream first; nothing of this run was sealed.",
+                )
         self._sealed_rows += sum(feed.seal_shared() for feed in self._feeds.values())
         self._position = self._last_position = data
         window = next(iter(self._joined.values())).stream.window
@@ -280,11 +303,7 @@ class Session:
         if self._position is None:
             return
         shared = {name: feed for name, feed in self._feeds.items() if feed.lane == "shared"}
-        pieces: dict[str, Iterable[bytes]] = {
-            name: (chunk for segment in feed.sealed for chunk in segment.chunks())
-            for name, feed in shared.items()
-            if feed.sealed
-        }
+        pieces: dict[str, Iterable[bytes]] = {name: feed.pieces() for name, feed in shared.items() if feed.has_sealed}
         number = self._common.commit(pieces, {"data": self._position, "streams": sorted(shared)})
         for feed in shared.values():
             feed.committed(number)
@@ -302,8 +321,8 @@ class Session:
                     feed.seal_shared()
         if shared:
             self._commit_shared()
-        elif error is None and self._position is not None:
-            self._common.commit_afterwards({"data": self._position, "streams": []})
+        elif error is None and (rest := self._afterwards or self._position) is not None:
+            self._common.commit_afterwards({"data": rest, "streams": []})
         for feed in self._feeds.values():
             if error is None:
                 feed.end()

@@ -6,22 +6,20 @@ from typing import Any, Self, cast
 
 from pydantic import Field, model_validator
 
+from connectors.installing.spec import InstalledConnectorSpec
 from connectors.process.child import Limits
-from connectors.secrets import ValueRef, is_reference, resolve
-from connectors.specs import ConnectorSpec, StreamSpec
+from connectors.secrets import is_reference, resolve
+from connectors.specs import StreamSpec
 
 
-class ProcessConnectorSpec(ConnectorSpec):
-    """How to run the program.
+class ProcessConnectorSpec(InstalledConnectorSpec):
+    """How to run the program; which program it is, see `InstalledConnectorSpec`.
 
-    executable: path of the program, or its name in PATH. config: what it is configured with; texts anywhere in it may
-        be references. env: environment variables for it, which gets none of ours; values may be references.
+    config: what it is configured with; texts anywhere in it may be references.
     stall_timeout: a run that says nothing for so long is given up. time_limit, memory_mb: of the whole process group.
     """
 
-    executable: str | None = None
     config: Mapping[str, Any] = Field(default_factory=dict)
-    env: Mapping[str, ValueRef] = Field(default_factory=dict)
     stall_timeout: timedelta = Field(default=timedelta(minutes=15), gt=timedelta(0))
     time_limit: timedelta | None = Field(default=None, gt=timedelta(0))
     memory_mb: int | None = Field(default=None, ge=16)

@@ -1,0 +1,1 @@
+"""Singer taps: catalog, state and messages of the protocol, over connectors.process."""

@@ -6,6 +6,7 @@ from typing import LiteralString, cast
 
 from psycopg import sql
 
+from connectors.contract import CopyFormat
 from connectors.database.shape import TableColumn, TableShape
 
 
@@ -29,13 +30,21 @@ def literal_of(value: str, column: TableColumn) -> sql.Composable:
     return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(cast("LiteralString", native)))
 
 
+def place(column: TableColumn) -> sql.Composable:
+    """The column as positions are compared: a text by code points, as the engine does, whatever the database's locale."""
+    is_text = column.native_type == "text" or column.native_type.startswith("character")
+    return sql.SQL('{} collate "C"' if is_text else "{}").format(sql.Identifier(column.name))
+
+
 def compare(column: TableColumn, operator: LiteralString, value: str) -> sql.Composable:
-    return sql.SQL("{} {} {}").format(sql.Identifier(column.name), sql.SQL(operator), literal_of(value, column))
+    return sql.SQL("{} {} {}").format(place(column), sql.SQL(operator), literal_of(value, column))
 
 
 def not_above(column: TableColumn, value: str) -> sql.Composable:
     """At most the value, or NULL."""
-    return sql.SQL("({0} <= {1} or {0} is null)").format(sql.Identifier(column.name), literal_of(value, column))
+    return sql.SQL("({} <= {} or {} is null)").format(
+        place(column), literal_of(value, column), sql.Identifier(column.name)
+    )
 
 
 def row_compare(columns: Sequence[TableColumn], operator: LiteralString, values: Sequence[str]) -> sql.Composable:
@@ -50,15 +59,15 @@ def author_condition(where: str) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(cast("LiteralString", where)))
 
 
-def select(selection: Selection) -> sql.Composed:
+def select(selection: Selection, form: CopyFormat) -> sql.Composed:
     """select <columns> from <table> where ... order by ... limit ..."""
-    names = sql.SQL(", ").join(_expression(column) for column in selection.columns)
+    names = sql.SQL(", ").join(_expression(column, form) for column in selection.columns)
     return sql.SQL("select {}{}").format(names, _rest(selection))
 
 
-def copy_out(selection: Selection) -> sql.Composed:
-    """COPY of the rows as CSV without header: empty is NULL, "" is empty text."""
-    return sql.SQL("copy ({}) to stdout (format csv, encoding 'UTF8')").format(select(selection))
+def copy_out(selection: Selection, form: CopyFormat) -> sql.Composed:
+    """COPY of the rows; a CSV has no header, empty is NULL, "" is empty text."""
+    return sql.SQL("copy ({}) to stdout (format {}, encoding 'UTF8')").format(select(selection, form), sql.SQL(form))
 
 
 def count(selection: Selection) -> sql.Composed:
@@ -66,7 +75,7 @@ def count(selection: Selection) -> sql.Composed:
 
 
 def greatest(selection: Selection, column: TableColumn) -> sql.Composed:
-    return sql.SQL("select max({})::text{}").format(sql.Identifier(column.name), _rest(selection))
+    return sql.SQL("select max({})::text{}").format(place(column), _rest(selection))
 
 
 def window_end(selection: Selection, key: Sequence[TableColumn], rows: int) -> sql.Composed:
@@ -79,9 +88,10 @@ def window_end(selection: Selection, key: Sequence[TableColumn], rows: int) -> s
     return sql.SQL("select {} from ({}) as last_row").format(texts, inner)
 
 
-def _expression(column: TableColumn) -> sql.Composable:
+def _expression(column: TableColumn, form: CopyFormat) -> sql.Composable:
     name = sql.Identifier(column.name)
-    return sql.SQL(cast("LiteralString", column.cast)).format(name) if column.cast else name
+    wanted = column.binary_cast if form == "binary" else column.cast
+    return sql.SQL(cast("LiteralString", wanted)).format(name) if wanted else name
 
 
 def _rest(selection: Selection) -> sql.Composed:
@@ -91,7 +101,8 @@ def _rest(selection: Selection) -> sql.Composed:
     if selection.conditions:
         parts.append(sql.SQL(" where {}").format(sql.SQL(" and ").join(selection.conditions)))
     if selection.order_by:
-        parts.append(sql.SQL(" order by {}").format(sql.SQL(", ").join(map(sql.Identifier, selection.order_by))))
+        order = sql.SQL(", ").join(place(column) for column in shape.columns if column.name in selection.order_by)
+        parts.append(sql.SQL(" order by {}").format(order))
     if selection.limit is not None:
         parts.append(sql.SQL(" limit {}").format(sql.Literal(selection.limit)))
     return sql.Composed(parts)

@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from connectors.contract import Attestation, Checkpoint, CopyFile, Message, ReadContext, StreamState
+from connectors.contract import Attestation, Checkpoint, CopyFile, CopyFormat, Message, ReadContext, StreamState
 from connectors.database import failures, pg_query
 from connectors.database.pg_catalog import read_table
 from connectors.database.pg_query import Selection
+from connectors.database.pg_rows import BinaryRows, CsvRows
 from connectors.database.shape import TableColumn, TableShape, schema_of, utc_text
 from connectors.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from psycopg import Connection
 
     from connectors.kinds.database import DatabaseStreamSpec
@@ -153,6 +155,12 @@ class TableRead:
         row = self.connection.execute(query).fetchone()
         return row[0] if row else None
 
+    def _format(self, schema: "pa.Schema") -> CopyFormat:
+        """Binary where both sides have the same types, and the source is PostgreSQL itself: others have other bytes."""
+        if not self.context.takes_binary(schema):
+            return "csv"
+        return "binary" if str(self._one("select version()")).startswith("PostgreSQL ") else "csv"
+
     def _copy(self, selection: Selection, emit: Emit, *, is_sealed: bool = False) -> None:
         """Pumps one COPY into part files. PostgreSQL sends a row a message, so a cut is always at a row's end.
 
@@ -161,31 +169,25 @@ class TableRead:
             Cancelled: asked to stop.
         """
         schema = schema_of(selection.columns)
+        form = self._format(schema)
         usage, cancelled = self.context.usage, self.context.cancelled
         usage.requests += 1
         before = self.rows
         cursor = self.connection.cursor()
-        with cursor.copy(pg_query.copy_out(selection)) as copy:
-            blocks = iter(copy)
-            block = next(blocks, None)
-            while block is not None:
-                path = self.context.folder / f"part-{self._parts:05d}.csv"
-                rows = size = 0
+        with cursor.copy(pg_query.copy_out(selection, form)) as copy:
+            rows_out = (BinaryRows if form == "binary" else CsvRows)(copy, self.connection.pgconn, cancelled)
+            while rows_out.has_more():
+                path = self.context.folder / f"part-{self._parts:05d}.{form}"
                 with path.open("wb", buffering=BUFFER_BYTES) as file:
-                    write = file.write
-                    while block is not None and size < self.part_bytes:
-                        write(block)
-                        size += len(block)
-                        rows += 1
-                        block = next(blocks, None)
-                        if cancelled.is_set():
-                            raise failures.cancelled(self.where, self.rows)
+                    rows, size = rows_out.fill(file.write, self.part_bytes)
+                if cancelled.is_set():
+                    raise failures.cancelled(self.where, self.rows)
                 self._parts += 1
                 self.rows += rows
                 usage.received_bytes += size
-                emit(CopyFile(path, schema, rows, f"{selection.shape.label} part {self._parts}"))
+                emit(CopyFile(path, schema, rows, f"{selection.shape.label} part {self._parts}", form))
                 self.context.log(f"part {self._parts}: {rows:,} rows, {size >> 20} MB")
-                if is_sealed and block is not None:
+                if is_sealed and rows_out.has_more():
                     emit(Checkpoint())
         if cursor.rowcount != self.rows - before:
             raise SourceError(

@@ -31,6 +31,14 @@ class TableColumn:
     is_nullable: bool = True
     cast: str = ""
 
+    @property
+    def binary_cast(self) -> str:
+        """Like `cast`, to the very type of the warehouse: its bytes are then those that the warehouse reads."""
+        if self.cast or self.native_type == self.pg_type:
+            return self.cast
+        # what a CSV would hold, the type's own text, read as the warehouse's type
+        return "({})::text" if self.pg_type == "text" else f"({{}})::text::{self.pg_type}"
+
     def field(self) -> "pa.Field":
         import pyarrow as pa
 

@@ -45,7 +45,7 @@ class DatabaseConnectorSpec(ConnectorSpec):
     connect_timeout: timedelta = timedelta(seconds=10)
     statement_timeout: timedelta | None = None
     lock_timeout: timedelta | None = timedelta(seconds=30)
-    part_mb: int = Field(default=128, ge=1, le=4096)
+    part_mb: int = Field(default=32, ge=1, le=4096)
 
     @field_validator("url")
     @classmethod

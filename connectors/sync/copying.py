@@ -4,12 +4,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import IO, Any
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from connectors.contract import CopyFormat
 from connectors.errors import SourceError
 from connectors.sync.columns import DELETED, OVERFLOW, Column
 from connectors.sync.decode import Reject
@@ -63,18 +66,41 @@ class Copier:
             psycopg.Error: more rows than that were refused, or the warehouse failed.
             SourceError: the file has more or fewer rows than its connector counted.
         """
-        statement = SQL("copy {} ({}) from stdin (format csv)").format(self._relation, names(part.columns))
+        statement = copy_in(self._relation, part.columns, part.format)
         try:
-            with self._connection.transaction(), part.path.open("rb") as file, self._connection.cursor() as cursor:
+            with self._connection.transaction():
                 first = self._next_number()
-                with cursor.copy(statement) as copy:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        copy.write(chunk)
-                _compare(part, cursor.rowcount)
+                _compare(part, self._send(statement, part.path))
         except _REFUSED:
-            self._bisect(statement, part, may_refuse)
+            if part.format == "binary":
+                part = self._as_csv(part)
+            self._bisect(copy_in(self._relation, part.columns, part.format), part, may_refuse)
         else:
             self._runs.append((first, part, 0))
+
+    def _send(self, statement: Composed, path: Path) -> int:
+        """Rows that PostgreSQL found in the file."""
+        with path.open("rb", buffering=0) as file, self._connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                while chunk := file.read(_CHUNK_BYTES):
+                    copy.write(chunk)
+            return cursor.rowcount
+
+    def _as_csv(self, part: Part) -> Part:
+        """A binary file's rows as CSV, by a table of its columns alone: there each row has the room that it had."""
+        path = part.path.with_suffix(".csv")
+        unpacked = Identifier("unpacked")
+        with self._connection.transaction(force_rollback=True), path.open("wb") as file:
+            self._connection.execute(
+                SQL("create temporary table {} as select {} from {} with no data").format(
+                    unpacked, names(part.columns), self._relation
+                )
+            )
+            self._send(copy_in(unpacked, part.columns, "binary"), part.path)
+            with self._connection.cursor().copy(SQL("copy {} to stdout (format csv)").format(unpacked)) as copy:
+                for block in copy:
+                    file.write(block)
+        return replace(part, path=path, format="csv")
 
     def _next_number(self) -> int:
         """The next row's; a refused block leaves a gap behind."""
@@ -138,6 +164,10 @@ class Copier:
         if values.get(DELETED) is not None:
             values[DELETED] = values[DELETED].lower() in ("t", "true")
         return original(values, self._columns)
+
+
+def copy_in(relation: Identifier, columns: Sequence[str], form: CopyFormat) -> Composed:
+    return SQL("copy {} ({}) from stdin (format {})").format(relation, names(columns), SQL(form))
 
 
 def _compare(part: Part, rows: int) -> None:

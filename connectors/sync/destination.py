@@ -14,7 +14,7 @@ from dlt.common.configuration import configspec
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import LoadJob, RunnableLoadJob
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.destinations.impl.postgres.configuration import PostgresCredentials
+from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import PostgresTypeMapper, postgres
 from dlt.destinations.impl.postgres.postgres import PostgresClient
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -117,6 +117,15 @@ class PublishingPostgres(postgres):
         caps.loader_file_format_selector = cast("Any", None)
         caps.loader_parallelism_strategy = "sequential"
         return caps
+
+    def configuration(
+        self, initial_config: PostgresClientConfiguration | None, accept_partial: bool = False
+    ) -> PostgresClientConfiguration:
+        """Complete as it is. dlt would look for each field in files and environment, fifty times a package."""
+        config = initial_config.copy() if initial_config else self.spec()
+        config.update(self.config_params)
+        config.resolve()
+        return config
 
     @property
     def client_class(self) -> type[PostgresClient]:

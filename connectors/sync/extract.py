@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
-_CUT_BYTES = 64 << 20
-"""A replacement is handed on in pieces of this size: small enough to overlap, large enough for dlt's fixed cost."""
+_PIECE_BYTES = (16 << 20, 64 << 20)
+"""A replacement is handed on in pieces: at least this size when nothing is being published, at most that when something
+is. Small enough to overlap, large enough for dlt's fixed cost."""
 
 
 class Extraction:
@@ -84,25 +85,28 @@ class Extraction:
         """Nobody sees a replacement before it is whole, so its pieces need no checkpoint of the source."""
         return self._request.stream.write == "replace" and not self._waits_for_the_end
 
-    def batches(self, messages: Iterator[Message], check: Callable[[], None]) -> Iterator[Batch]:
+    def batches(self, messages: Iterator[Message], is_idle: Callable[[], bool]) -> Iterator[Batch]:
         """Sealed batches: one whenever a window is full, and the last at the end of the read, be it empty.
 
-        check: called at every message; raises what has failed elsewhere.
+        is_idle: called at every message: nothing is being published; raises what has failed elsewhere.
         """
         window = self._request.stream.window
         since = time.monotonic()
+        is_due = False
         for message in messages:
             self._stop.check(self._request.label)
-            check()
-            self._take(message)
-            if isinstance(message, Checkpoint):
-                self._seal(message)
-            elif self._can_cut_anywhere and self._writer.size_bytes >= _CUT_BYTES:
+            if self._can_cut_anywhere and (self._is_piece(is_idle()) or is_due):
+                # not before there is more to come: the last piece carries the swap, and an empty one costs as much
                 self._seal(Checkpoint())
-            else:
+                yield self._next()
+                since, is_due = time.monotonic(), False
+            self._take(message)
+            if not isinstance(message, Checkpoint):
                 continue
-            is_due = self._sealed.extracted >= window.rows or time.monotonic() - since >= window.seconds.total_seconds()
-            if is_due and self._sealed.extracted and not self._waits_for_the_end:
+            self._seal(message)
+            is_full = self._sealed.extracted >= window.rows
+            is_due = is_full or time.monotonic() - since >= window.seconds.total_seconds()
+            if is_due and self._sealed.extracted and not self._waits_for_the_end and not self._can_cut_anywhere:
                 yield self._next()
                 since = time.monotonic()
         self._stop.check(self._request.label)
@@ -112,6 +116,9 @@ class Extraction:
         batch.is_last = True
         batch.replaces = self._replaces
         yield batch
+
+    def _is_piece(self, is_idle: bool) -> bool:
+        return self._writer.size_bytes >= _PIECE_BYTES[0 if is_idle else 1]
 
     def sealed_batch(self) -> Batch | None:
         """What is sealed but not handed out yet; None when nothing is, or when a part of a read is worth nothing."""

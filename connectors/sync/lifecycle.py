@@ -92,7 +92,8 @@ class _Sync:
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
     def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
-        request, connection = self.request, self.connection
+        connection = self.connection
+        request = self.request = registry.under_rules(connection, self.request)
         position = state.Position.load(connection, request)
         self.state_before = dict(position.state)
         connection.execute(
@@ -100,6 +101,7 @@ class _Sync:
             [Jsonb(self.state_before), self.lease.sync_id],
         )
         version = registry.newest(connection, request.source.source, request.stream.name)
+        registry.refuse_other_key(version, request)
         schema = StreamSchema(
             request.label, request.stream, version.columns if version else (), version.version if version else 0
         )
@@ -109,6 +111,8 @@ class _Sync:
         if isinstance(opened, ReadsWarehouse):
             opened.use_warehouse(self.dsn)
         with sync_folder(request, self.dsn) as folder, opened as source:
+            decoder = self.decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
+            extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)
             context = ReadContext(
                 window=request.window,
                 folder=_made(folder / "read"),
@@ -116,9 +120,8 @@ class _Sync:
                 log=self.progress.on_log,
                 cancelled=self.lease.stop.event,
                 connect_shared=lambda: connect(self.dsn, request.label, autocommit=True),
+                takes_binary=extraction.takes_binary,
             )
-            decoder = self.decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
-            extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)
             with Publisher(publication, request, self.dsn, folder, self.publishing) as publisher:
                 self.clock.at("extract")
                 messages = source.read(request.stream, position.for_read(request.stream), context)
@@ -127,7 +130,7 @@ class _Sync:
     def _read(self, extraction: Extraction, messages: Iterator[Message], publisher: Publisher) -> None:
         """Publish batch after batch; when the read fails, what a checkpoint had sealed is good and published still."""
         try:
-            for batch in extraction.batches(messages, publisher.check):
+            for batch in extraction.batches(messages, publisher.is_idle):
                 with self.clock.during(None):
                     publisher.submit(batch)
             with self.clock.during(None):

@@ -10,6 +10,7 @@ from typing import Any
 import dlt
 from dlt.common.pipeline import LoadInfo
 
+from connectors.contract import CopyFormat
 from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_FROM, VALID_TO, Column
 from connectors.sync.destination import Sink, publishing_to
 
@@ -40,7 +41,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A headerless CSV file ready for COPY.
+    """A file ready for COPY, a CSV one without header.
 
     columns: warehouse names in file order. position: where the rows came from. origins: the same by payload, in order.
     """
@@ -50,6 +51,7 @@ class Part:
     columns: tuple[str, ...]
     position: str = ""
     origins: tuple[Origin, ...] = ()
+    format: CopyFormat = "csv"
 
     def place(self, index: int) -> str:
         """The source's own place of a row, e.g. `page 3, record 7`; a copied file counts rows."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Publisher:
     """At most one batch is being published while the next is read, so memory and disk stay bounded.
 
-    A failed publication is raised by the next call of `submit`, `check` or `wait`, and once more by none of them.
+    A failed publication is raised by the next call of `submit`, `is_idle` or `wait`, and once more by none of them.
     """
 
     def __init__(self, publication: Publication, request: SyncRequest, dsn: str, folder: Path, clock: Clock) -> None:
@@ -49,10 +49,11 @@ class Publisher:
         if running is not None:
             running.result()
 
-    def check(self) -> None:
-        """Raise at once what the publication in the background has failed with."""
+    def is_idle(self) -> bool:
+        """Nothing is being published; raises at once what the publication in the background has failed with."""
         if self._running is not None and self._running.done():
             self.wait()
+        return self._running is None
 
     def _publish(self, batch: Batch) -> None:
         """Land, audit and publish one batch; its files are gone afterwards."""

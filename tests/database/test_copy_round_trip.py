@@ -105,18 +105,21 @@ def test_every_type_reads_back_as_the_same_values(
     if kind != "positive":
         source.execute("insert into orders values (-1, null)")
 
-    messages = reader.read()
-
-    (part,) = [message for message in messages if isinstance(message, CopyFile)]
+    (part,) = [message for message in reader.read() if isinstance(message, CopyFile)]
     assert part.schema.field("v").metadata == {b"pg_type": expected.encode()}
     _load(source, "copied", part)
+    context = reader.context(takes_binary=lambda schema: schema == part.schema)
+    (binary,) = [message for message in reader.messages(context=context) if isinstance(message, CopyFile)]
+    assert (part.format, binary.format, part.rows) == ("csv", "binary", binary.rows)
+    _load(source, "copied_binary", binary)
     cast = "to_jsonb(v)" if expected == "jsonb" else "v"
     # the source's own texts, in the session's form that COPY used for intervals
     source.execute("set intervalstyle = iso_8601")
     query = "select id, {}::text, v is null from {} order by id"
     before = source.execute(sql.SQL(query).format(sql.SQL(_same(kind, cast)), sql.Identifier("orders"))).fetchall()  # pyright: ignore[reportArgumentType]
-    after = source.execute(sql.SQL(query).format(sql.SQL("v"), sql.Identifier("copied"))).fetchall()  # pyright: ignore[reportArgumentType]
-    assert after == before
+    for table in ("copied", "copied_binary"):
+        after = source.execute(sql.SQL(query).format(sql.SQL("v"), sql.Identifier(table))).fetchall()  # pyright: ignore[reportArgumentType]
+        assert after == before, table
 
 
 def _same(kind: str, cast: str) -> str:
@@ -179,6 +182,7 @@ def _load(session: psycopg.Connection[Any], table: str, part: CopyFile) -> None:
     )
     session.execute(sql.SQL("create table {} ({})").format(sql.Identifier(table), columns))
     with session.cursor() as cursor:
-        with cursor.copy(sql.SQL("copy {} from stdin (format csv)").format(sql.Identifier(table))) as copy:
+        statement = sql.SQL("copy {} from stdin (format {})").format(sql.Identifier(table), sql.SQL(part.format))
+        with cursor.copy(statement) as copy:
             copy.write(part.path.read_bytes())
         assert cursor.rowcount == part.rows

@@ -104,3 +104,39 @@ def test_the_sources_own_count_is_compared(orders: Source, warehouse: Warehouse)
 
     (verdict,) = [verdict for verdict in result.verdicts if verdict.name == "reconcile"]
     assert verdict.passed
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize("declared", [{}, {"id": {"type": "bigint"}, "code": {"type": "text"}}], ids=["binary", "csv"])
+def test_a_table_arrives_the_same_in_either_format(
+    orders: Source, warehouse: Warehouse, declared: dict[str, Any]
+) -> None:
+    orders.execute("alter table orders alter column id type integer")
+    orders.execute("insert into orders (id, amount, info) values (99, 'NaN', 'null')")
+
+    result = run(warehouse, {"columns": declared}, part_mb=1)
+
+    types = {column.name: column.type for column in result.columns}
+    assert (types["id"], types["code"]) == (("bigint", "text") if declared else ("integer", "character varying(5)"))
+    columns = "id, amount::text, rate, at, to_jsonb(tags), info, mood::text, data, code, gap::text, net"
+    query = f"select {columns} from {{}} order by id"
+    expected = orders.execute("set intervalstyle = iso_8601").execute(query.format("orders").encode()).fetchall()
+    assert raw(warehouse, query.format("raw_shop.orders")) == expected
+
+
+@pytest.mark.usefixtures("url")
+def test_a_row_that_the_table_refuses_is_held_alone_also_when_it_came_in_binary(
+    orders: Source, warehouse: Warehouse
+) -> None:
+    stream = {"write": "replace", "max_quarantined": {"share": 1}}
+    run(warehouse, stream)
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        session.execute("alter table raw_shop.orders add check (id <> 7) not valid")
+
+    result = run(warehouse, stream)
+
+    assert (result.rows.loaded, result.rows.quarantined) == (49, 1)
+    query = "select payload::text, position from ops.quarantine where source = 'shop' and stream = 'orders'"
+    ((payload, position),) = raw(warehouse, query)
+    assert '"amount":"7.25"' in payload
+    assert position == "public.orders part 1, row 7"

@@ -146,7 +146,7 @@ def test_replace_over_several_windows_swaps_once_and_follows_a_growing_schema(wa
     assert rows(warehouse, "select id, new from raw_unit.things order by id") == [(1, "last"), (2, "x")]
     counts = result.rows
     assert (counts.extracted, counts.loaded, counts.deduplicated, counts.quarantined) == (4, 2, 1, 1)
-    assert result.windows == 4
+    assert result.windows == 3
     loads = rows(
         warehouse,
         "select count(*) from raw_unit._dlt_loads where load_id in (select _dlt_load_id from raw_unit.things)",

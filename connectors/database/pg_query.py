@@ -31,7 +31,7 @@ def literal_of(value: str, column: TableColumn) -> sql.Composable:
 
 
 def place(column: TableColumn) -> sql.Composable:
-    """The column as positions are compared: a text by code points, as the engine does, whatever the database's locale."""
+    """The column as positions are compared: a text by code points, as the engine does, whatever its locale."""
     is_text = column.native_type == "text" or column.native_type.startswith("character")
     return sql.SQL('{} collate "C"' if is_text else "{}").format(sql.Identifier(column.name))
 

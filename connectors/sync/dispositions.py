@@ -5,10 +5,11 @@ Every statement is set-based; identifiers are composed by the driver.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from connectors.contract import Window
 from connectors.sync.columns import DELETED, LOAD_ID, SYNCED_AT, VALID_FROM, VALID_TO
@@ -23,7 +24,7 @@ PLATFORM = (SYNCED_AT, LOAD_ID, ROW_NUMBER, VALID_FROM, VALID_TO, DELETED)
 class Tables:
     """raw: the table that readers see. staged: this window's rows, in a relation nobody else sees.
 
-    columns: the stream's own columns. keys: a part of them. cursor: one of them, or None.
+    columns: the stream's own columns. keys: a part of them. cursor: one of them, or None; cursor_type: PostgreSQL's.
     """
 
     raw: Identifier
@@ -31,6 +32,29 @@ class Tables:
     columns: tuple[str, ...]
     keys: tuple[str, ...]
     cursor: str | None
+    cursor_type: str = ""
+
+    @property
+    def position(self) -> Composable:
+        """The cursor as positions are compared: a text by code points, whatever the database's locale is.
+
+        That is the order of ISO dates, of Python, and of the source that is asked for what comes after a position.
+        """
+        assert self.cursor is not None
+        is_text = self.cursor_type == "text" or self.cursor_type.startswith("character")
+        return SQL('{} collate "C"' if is_text else "{}").format(Identifier(self.cursor))
+
+    def becomes_position(self, tolerance: timedelta) -> Composable | None:
+        """Whether a cursor value may be a position; None: every one may.
+
+        Nothing would come after the far future, an infinity, NaN or a year before 1.
+        """
+        kind, cursor = self.cursor_type, Identifier(self.cursor or "")
+        if kind == "date" or kind.startswith("timestamp"):
+            return SQL("({c} >= '0001-01-01' and {c} <= now() + {t})").format(c=cursor, t=Literal(tolerance))
+        if kind in ("real", "double precision") or kind.startswith("numeric"):
+            return SQL("({c} > '-Infinity' and {c} < 'Infinity')").format(c=cursor)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +104,7 @@ def deduplicate(connection: Connection, tables: Tables) -> int:
     twice = SQL("select 1 from {} group by {} having count(*) > 1 limit 1").format(tables.staged, keys)
     if not connection.execute(twice).fetchone():
         return 0
-    order = SQL("{} desc nulls last, ").format(Identifier(tables.cursor)) if tables.cursor else SQL("")
+    order = SQL("{} desc nulls last, ").format(tables.position) if tables.cursor else SQL("")
     return changed(
         connection,
         SQL(
@@ -114,42 +138,57 @@ def _insert(tables: Tables, source: Composable) -> Composed:
     )
 
 
-def remember_boundary(connection: Connection, tables: Tables, boundary: Any) -> None:
-    """Digest the loaded rows at the committed cursor value and after it, once a sync, in a table of its own.
+def remember_boundary(connection: Connection, tables: Tables, boundary: Any | None, tolerance: timedelta) -> bool:
+    """Count the loaded rows that the source may send again, by digest, once a sync; False when there are none.
 
-    The source is asked for the boundary inclusively, so these rows come again, and so do rows of the far future, which
-    never become the position. NULLs are left out of a digest: a column that is added later must not make an old row
-    look new.
+    The source is asked for the boundary inclusively, and from a rewound one on; rows that never become the position,
+    see `Tables.becomes_position`, come again until then, also where there is no position yet. So the cost is that of
+    what is read again, and the state holds none of it. NULLs are left out of a digest: a column that is added later
+    must not make an old row look new.
     """
-    connection.execute(
-        SQL(
-            "create temporary table if not exists boundary as "
-            "select md5(jsonb_strip_nulls(to_jsonb(t) - %(ours)s::text[])::text) as digest, {cursor} as position "
-            "from {raw} t where {cursor} >= %(boundary)s"
-        ).format(raw=tables.raw, cursor=Identifier(tables.cursor or "")),
-        {"boundary": boundary, "ours": list(PLATFORM)},
-    )
+    apart = tables.becomes_position(tolerance)
+    if boundary is not None:
+        again = SQL("{} >= {}").format(tables.position, Literal(boundary))
+    elif apart is not None:
+        again = SQL("not {}").format(apart)
+    else:
+        return False
+    if connection.execute("select to_regclass('pg_temp.boundary')").fetchone() == (None,):
+        connection.execute(
+            SQL(
+                "create temporary table boundary as select {cursor} as position, digest, count(*) as rows from ("
+                "select {cursor}, md5(jsonb_strip_nulls(to_jsonb(t) - {ours}::text[])::text) as digest from {raw} t "
+                "where {again}) as loaded group by 1, 2"
+            ).format(raw=tables.raw, cursor=Identifier(tables.cursor or ""), ours=Literal(list(PLATFORM)), again=again)
+        )
+        # a window looks up its own rows in it, however large it is
+        connection.execute("create index on boundary (position, digest)")
+        connection.execute("analyze boundary")
+    return connection.execute("select 1 from boundary limit 1").fetchone() is not None
 
 
 def drop_boundary(connection: Connection, tables: Tables) -> int:
-    """Drop as many staged rows from the boundary on as equal ones were loaded before this sync; each counts once."""
+    """Drop as many staged rows as equal ones were loaded before this sync; each of those counts once."""
     return changed(
         connection,
         SQL(
             """
             with again as (
-                select place, digest, row_number() over (partition by digest) as number from (
-                    select ctid as place, md5(jsonb_strip_nulls(to_jsonb(s) - %(ours)s::text[])::text) as digest
-                    from {staged} s where {cursor} in (select position from boundary)
+                select place, position, digest, row_number() over (partition by position, digest) as number from (
+                    select ctid as place, {cursor} as position,
+                        md5(jsonb_strip_nulls(to_jsonb(s) - %(ours)s::text[])::text) as digest
+                    from {staged} s where exists (select 1 from boundary b where b.position = s.{cursor})
                 ) as digests
             ),
-            known as (
-                select ctid as place, digest, row_number() over (partition by digest) as number from boundary
-            ),
             matched as (
-                select again.place, known.place as known_place from again join known using (digest, number)
+                select again.place, position, digest from again join boundary b using (position, digest)
+                where again.number <= b.rows
             ),
-            used as (delete from boundary b using matched m where b.ctid = m.known_place)
+            used as (
+                update boundary b set rows = b.rows - m.rows
+                from (select position, digest, count(*) as rows from matched group by 1, 2) m
+                where b.position = m.position and b.digest = m.digest
+            )
             delete from {staged} s using matched m where s.ctid = m.place
             """
         ).format(staged=tables.staged, cursor=Identifier(tables.cursor or "")),
@@ -157,10 +196,10 @@ def drop_boundary(connection: Connection, tables: Tables) -> int:
     )
 
 
-def append(connection: Connection, tables: Tables, boundary: Any | None, window: Window | None) -> Written:
+def append(connection: Connection, tables: Tables, window: Window | None, *, comes_again: bool) -> Written:
     """Insert every staged row. A partition's window is replaced, so its rerun doubles nothing.
 
-    boundary: the committed cursor value that this sync started from, its rows remembered; None without one.
+    comes_again: rows that were loaded before are remembered, and are not loaded twice.
     """
     dropped = 0
     if window is not None and tables.cursor is not None:
@@ -170,7 +209,7 @@ def append(connection: Connection, tables: Tables, boundary: Any | None, window:
             ),
             [window.start, window.end],
         )
-    elif boundary is not None and tables.cursor is not None:
+    elif comes_again:
         dropped = drop_boundary(connection, tables)
     return Written(loaded=changed(connection, _insert(tables, tables.staged)), deduplicated=dropped)
 

@@ -126,12 +126,14 @@ class Publication:
         if schema.has_overflow:
             columns.append(OVERFLOW)
         cursor = schema.name_of(stream.cursor.field) if stream.cursor else None
+        types = {column.name: column.pg_type for column in schema.table_columns}
         return Tables(
             raw=Identifier(self._request.source.schema_name, stream.name),
             staged=staged,
             columns=tuple(columns),
             keys=tuple(schema.name_of(key) for key in stream.primary_key),
             cursor=cursor if cursor in columns else None,
+            cursor_type=types.get(cursor or "", ""),
         )
 
     def _write(self, raw: Tables) -> RowCounts:
@@ -215,10 +217,11 @@ class Publication:
             if self._goes_straight:
                 loaded = batch.extracted - len(batch.rejects) - refused
                 return Written(loaded=loaded, deleted=self._delete_replaced(tables))
-            boundary = self._position.started_from if self._request.is_live else None
-            if boundary is not None and tables.cursor is not None:
-                dispositions.remember_boundary(connection, tables, boundary)
-            written = dispositions.append(connection, tables, boundary, self._request.window)
+            comes_again = False
+            if self._request.is_live and stream.cursor is not None and tables.cursor is not None:
+                boundary, tolerance = self._position.started_from, stream.cursor.tolerance
+                comes_again = dispositions.remember_boundary(connection, tables, boundary, tolerance)
+            written = dispositions.append(connection, tables, self._request.window, comes_again=comes_again)
             return replace(written, deleted=written.deleted + self._delete_replaced(tables))
         gone = self._delete_absent(tables, is_hard=is_hard)
         if self._disposition == "scd2":

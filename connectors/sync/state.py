@@ -127,25 +127,11 @@ class Position:
         """
         if self._cursor is None or tables.cursor is None:
             return None
-        column = Identifier(tables.cursor)
-        found = connection.execute(
-            SQL("select pg_typeof({})::text from {} limit 1").format(column, tables.staged)
-        ).fetchone()
-        if found is None:
-            return None
-        kind = found[0]
-        value, condition, parameters = SQL("{}").format(column), SQL("true"), list[Any]()
-        if kind == "date" or kind.startswith("timestamp"):
-            condition = SQL("{c} >= '0001-01-01' and {c} <= now() + %s").format(c=column)
-            parameters = [self._cursor.tolerance]
-        elif kind in ("real", "double precision", "numeric"):
-            condition = SQL("{c} > '-Infinity' and {c} < 'Infinity'").format(c=column)
-        elif kind in ("text", "character varying"):
-            # the order of code points, which is Python's and that of ISO dates, whatever the database's locale is
-            value = SQL('{} collate "C"').format(column)
-            self._refuse_numbers_as_text(connection, tables, column)
+        if tables.cursor_type.startswith(("text", "character")):
+            self._refuse_numbers_as_text(connection, tables, Identifier(tables.cursor))
+        condition = tables.becomes_position(self._cursor.tolerance) or SQL("true")
         row = connection.execute(
-            SQL("select max({}) from {} where {}").format(value, tables.staged, condition), parameters
+            SQL("select max({}) from {} where {}").format(tables.position, tables.staged, condition)
         ).fetchone()
         if row is None or row[0] is None:
             return None

@@ -15,6 +15,8 @@ from psycopg import sql
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse, stop_warehouse
 
+SYSTEM_SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.geteuid() == 0 else []
+"""Programs of the PostgreSQL servers that this machine has beside the embedded one, where the tests may run them."""
 MEMORY_BYTES = 4 << 30
 """Free memory from which the tests' databases are kept in it."""
 
@@ -66,10 +68,10 @@ def running_server() -> Generator[TestServer]:
 
 
 @contextmanager
-def system_server(programs: Path, folder: Path) -> Generator[str]:
+def system_server(programs: Path, folder: Path, *options: str) -> Generator[str]:
     """Another PostgreSQL on this machine, on its own socket; the URL of an administrator without superuser.
 
-    Run by the system user `postgres`, so for root only.
+    options: of initdb. Run by the system user `postgres`, so for root only.
     """
 
     def program(name: str, *words: str) -> None:
@@ -85,7 +87,7 @@ def system_server(programs: Path, folder: Path) -> Generator[str]:
     work = folder / "system"
     work.mkdir()
     shutil.chown(work, "postgres")
-    program("initdb", "-D", f"{work}/data", "--auth=trust", "--username=postgres", "--no-sync")
+    program("initdb", "-D", f"{work}/data", "--auth=trust", "--username=postgres", "--no-sync", *options)
     options = f"-k {work} -c listen_addresses='' -c fsync=off"
     program("pg_ctl", "-D", f"{work}/data", "-l", f"{work}/log", "-o", options, "--wait", "start")
     try:

@@ -1,15 +1,25 @@
 """Saved positions: kept with the data, moved only on purpose, never by two writers."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 import pytest
+from psycopg.sql import Identifier
 
-from connectors.contract import Checkpoint
+from connectors.contract import Checkpoint, CopyFile
 from connectors.errors import ConfigError, ContractError, LoaderError
-from connectors.sync import statebook
-from platform_assets.warehouse import Warehouse
+from connectors.specs import parse_source
+from connectors.sync import Progress, SyncRequest, statebook
+from connectors.sync import sync as sync_source
+from connectors.sync.dispositions import Tables
+from platform_assets.settings import Settings
+from platform_assets.warehouse import Warehouse, ensure_warehouse
+from tests.support.faults import Lab, copy_file, lines
 from tests.support.scripted import Scripted, records, source, sync
+from tests.support.servers import SYSTEM_SERVERS, short_folder, system_server
+from tests.support.sql import run as sql
 
 CURSOR = {"write": "merge", "primary_key": "id", "cursor": {"field": "at", "lag": "PT1H"}}
 
@@ -105,3 +115,100 @@ def test_exported_states_are_imported_elsewhere(warehouse: Warehouse) -> None:
         assert restored.state["connector"] == {"files": {"a.csv": 1}}
         with pytest.raises(ConfigError, match="not a headwater-state-1 file"):
             statebook.plan_import(connection, "[]")
+
+
+def test_rows_that_never_become_a_position_are_appended_once(lab: Lab) -> None:
+    future = ['{"id":1,"at":"2099-01-01T00:00:00Z"}', '{"id":2,"at":"2098-01-01T00:00:00Z"}']
+    stream = lab.stream(cursor={"field": "at"})
+    assert stream.sync(lines(*future)).rows.loaded == 2
+    again = stream.sync(lines(*future, future[0], '{"id":3,"at":"2024-01-01T00:00:00Z"}'), lines(*future))
+    assert (again.rows.loaded, again.rows.deduplicated) == (4, 2)
+    numbers = lab.stream(cursor={"field": "n"}, columns={"n": {"type": "double"}})
+    odd = ['{"id":1,"n":NaN}', '{"id":2,"n":-Infinity}', '{"id":3,"n":Infinity}']
+    assert numbers.sync(lines(*odd)).rows.loaded == 3
+    assert numbers.sync(lines(*odd)).rows.deduplicated == 3
+
+
+def test_a_rewound_append_loads_what_comes_again_once_over_all_its_windows(lab: Lab) -> None:
+    stream = lab.stream(cursor={"field": "n"}, window={"rows": 1})
+    pages = [records(*({"n": n, "v": 0} for n in (page, page, page + 1)), position=str(page)) for page in range(9)]
+    read = [item for page in pages for item in (page, Checkpoint())]
+    assert stream.sync(*read).rows.loaded == 27
+    with psycopg.connect(stream.dsn, autocommit=True) as connection:
+        statebook.apply(connection, statebook.plan_rewind(connection, "unit", stream.name, to_value="0"))
+    again = stream.sync(*read, records({"n": 4, "v": 1}))
+    assert (again.windows, again.rows.loaded, again.rows.deduplicated) == (10, 1, 27)
+
+
+def test_a_text_position_is_compared_by_code_points_and_any_other_as_it_is() -> None:
+    def position(cursor_type: str) -> str:
+        return Tables(Identifier("a"), Identifier("b"), ("n",), (), "n", cursor_type).position.as_string()
+
+    assert position("text") == position("character varying(9)") == '"n" collate "C"'
+    assert position("bigint") == position("uuid") == '"n"'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SYSTEM_SERVERS, reason="needs a PostgreSQL of the system, and root")
+def test_text_positions_mean_the_same_where_texts_sort_as_in_a_dictionary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There `a` comes before `B`; by code points, for Python and for ISO dates `B` comes first."""
+    with (
+        short_folder() as folder,
+        system_server(
+            SYSTEM_SERVERS[-1], folder, "--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"
+        ) as url,
+    ):
+        warehouse = ensure_warehouse(Settings(home=tmp_path / "home", warehouse_url=url))
+        english = Lab(warehouse.loader_dsn, warehouse.admin_dsn)
+        stream = english.stream(cursor={"field": "n"})
+        assert stream.fetch("select 'a' < 'B', 'a' < 'B' collate \"C\"") == [(True, False)]
+        rows = [{"n": n, "v": v} for n, v in (("a", 1), ("B", 2), ("b", 3))]
+        assert stream.sync(records(*rows)).state_after["cursor"]["value"] == "b"
+        with psycopg.connect(stream.dsn, autocommit=True) as connection:
+            statebook.apply(connection, statebook.plan_rewind(connection, "unit", stream.name, to_value="a"))
+        assert stream.sync(records(*rows[::2])).rows.deduplicated == 2
+        merged = english.stream(write="merge", primary_key="id", cursor={"field": "n"})
+        merged.sync(records({"id": 1, "n": "a", "v": "last"}, {"id": 1, "n": "B", "v": "first"}))
+        assert merged.values() == ["last"]
+
+        monkeypatch.setenv("LETTERS_URL", warehouse.loader_dsn)
+        # and the source is asked in the same order: `B` is no news behind `a`
+        sql(
+            stream.dsn,
+            "create schema raw_shop",
+            "create table raw_shop.letters (n text)",
+            "insert into raw_shop.letters values ('a'), ('B'), ('b')",
+        )
+        letters = parse_source(
+            {
+                "source": "unit", "owner": "team:test",
+                "connector": {"kind": "database", "url": "env:LETTERS_URL", "schema": "raw_shop"},
+                "streams": [{"name": "letters", "table": "letters", "write": "append", "cursor": {"field": "n"}}],
+            },
+            "tests/unit.yaml",
+        )  # fmt: skip
+        request = SyncRequest(letters, letters.streams[0], trigger="cli")
+        assert sync_source(request, stream.dsn, Progress()).rows.loaded == 3
+        sql(stream.dsn, "insert into raw_shop.letters values ('c'), ('C')")
+        again = sync_source(request, stream.dsn, Progress())
+        assert (again.rows.extracted, again.rows.loaded, again.rows.deduplicated) == (2, 1, 1)
+
+
+@pytest.mark.slow
+def test_a_million_equal_cursor_values_leave_no_trace_in_the_state(lab: Lab, tmp_path: Path) -> None:
+    """What the state would have to remember of ten million, the table itself does: ten rows or a million, as small."""
+    stream = lab.stream(cursor={"field": "n"})
+
+    def file(rows: int) -> CopyFile:
+        path = tmp_path / f"{rows}.csv"
+        return copy_file(path, "".join(f"1,{row}\n" for row in range(rows)), n=pa.int64(), v=pa.int64())
+
+    few = stream.sync(file(10)).state_after
+    many = stream.sync(file(1_000_000))
+    again = stream.sync(file(1_000_001))
+    assert (many.rows.loaded, again.rows.loaded, again.rows.deduplicated) == (999_990, 1, 1_000_000)
+    assert few == many.state_after == again.state_after
+    with psycopg.connect(stream.dsn) as connection:
+        assert statebook.current(connection, "unit", stream.name).size_bytes < 100

@@ -4,8 +4,9 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote, quote_plus
@@ -16,7 +17,7 @@ import tenacity
 from connectors.contract import Usage
 from connectors.errors import Cancelled, TransientError
 from connectors.http.auth import Auth, TokenRefusedError
-from connectors.http.body import BrokenEncodingError, TooLargeError, read_body
+from connectors.http.body import BrokenEncodingError, Decoding, TooLargeError, spool
 from connectors.http.errors import Fault, FaultError, exception_fault, status_fault
 from connectors.http.limits import RatePool, server_limit
 from connectors.http.specs import ErrorRule, RetrySpec, TimeoutSpec
@@ -66,7 +67,8 @@ class Settings:
 class Request:
     """url is absolute; params are added to those it has. content is a JSON body.
 
-    accepted: statuses that are an answer, whatever the table of classes says.
+    accepted: statuses that are an answer, whatever the table of classes says. headers: beside those of the source.
+    spool: where an answer that is too large for memory may go; None reads it into memory up to the limit.
     """
 
     method: Literal["GET", "POST"]
@@ -74,11 +76,16 @@ class Request:
     params: tuple[tuple[str, str], ...] = ()
     content: bytes | None = None
     accepted: frozenset[int] = frozenset()
+    headers: tuple[tuple[str, str], ...] = ()
+    spool: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer, decompressed. Header names are lower case."""
+    """A whole answer, decompressed. Header names are lower case.
+
+    spooled: the file that holds the body, when it was too large; then body is its beginning.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -86,6 +93,7 @@ class Response:
     url: str
     link_next: str | None
     seconds: float
+    spooled: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class HttpClient:
     def __init__(self, settings: Settings, auth: Auth) -> None:
         self._settings = settings
         self._auth = auth
+        self._taps: list[Callable[[httpx.BaseTransport], httpx.BaseTransport]] = []
         base = httpx.URL(settings.base_url)
         self._targets = Targets(base, settings.allowed_hosts, auth.query_name)
         proxy = environment_proxy(base)
@@ -150,7 +159,15 @@ class HttpClient:
 
     def tap(self, wrap: Callable[[httpx.BaseTransport], httpx.BaseTransport]) -> None:
         """Put a transport around the one that signs and sends: it sees requests without their credentials."""
+        self._taps.append(wrap)
         self._transport.inner = wrap(self._transport.inner)
+
+    def sibling(self) -> "HttpClient":
+        """Another client for the same source, for one more thread; they share credentials and taps."""
+        made = HttpClient(self._settings, self._auth)
+        for wrap in self._taps:
+            made.tap(wrap)
+        return made
 
     def mask(self, text: str) -> str:
         """The text without any credential, also where it is quoted for an address."""
@@ -226,7 +243,8 @@ class HttpClient:
         target = self._targets.resolve(request.url)
         method, content, params = request.method, request.content, request.params
         for _ in range(_MAX_REDIRECTS + 1):
-            response = self._send(method, target, params, content, call)
+            outgoing = replace(request, method=method, params=params, content=content)
+            response = self._send(outgoing, target, call)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or location is None:
                 return response
@@ -235,33 +253,34 @@ class HttpClient:
                 method, content = "GET", None
         raise FaultError(Fault("source", f"more than {_MAX_REDIRECTS} redirects", "Check base_url and path."))
 
-    def _send(
-        self, method: str, target: httpx.URL, params: tuple[tuple[str, str], ...], content: bytes | None, call: Call
-    ) -> Response:
+    def _send(self, request: Request, target: httpx.URL, call: Call) -> Response:
         own = self._targets.is_own(target)
-        headers = dict(self._settings.headers) if own else {}
-        if content is not None:
+        headers = {**self._settings.headers, **dict(request.headers)} if own else {}
+        if request.content is not None:
             headers["Content-Type"] = "application/json"
-        if params:
+        if request.params:
             # what the address already has is replaced, never doubled
-            target = target.copy_merge_params(params)
+            target = target.copy_merge_params(request.params)
         call.usage.requests += 1
         started = time.monotonic()
         outgoing = self._client.build_request(
-            method, target, headers=headers, content=content, extensions={} if own else {"unsigned": True}
+            request.method,
+            target,
+            headers=headers,
+            content=request.content,
+            extensions={} if own else {"unsigned": True},
         )
         try:
             answer = self._client.send(outgoing, stream=True)
         except ForbiddenAddressError as error:
             hint = "It resolves to this machine or a metadata service; take it out of allowed_redirect_hosts."
             raise FaultError(Fault("source", f"the source leads to {error}, a local address", hint)) from error
+        encoding, declared = answer.headers.get("content-encoding", ""), _length(answer.headers.get("content-length"))
+        decoding = Decoding(encoding, declared, self._settings.max_bytes)
         try:
-            body, received = read_body(
-                answer.iter_raw(),
-                answer.headers.get("content-encoding", ""),
-                _length(answer.headers.get("content-length")),
-                self._settings.max_bytes,
-            )
+            # an error's text is never worth a file
+            into = request.spool if answer.is_success else None
+            body, spooled = spool(decoding.pieces(answer.iter_raw()), into)
         except TooLargeError as error:
             size, limit = error.size_bytes / _MB, self._settings.max_bytes / _MB
             hint = "Lower the page size, or raise connector.max_response_mb."
@@ -272,7 +291,7 @@ class HttpClient:
             raise FaultError(Fault(kind, str(error), "The answer did not arrive whole; sync again.")) from error
         finally:
             answer.close()
-        call.usage.received_bytes += received
+        call.usage.received_bytes += decoding.received
         return Response(
             status=answer.status_code,
             headers={name.lower(): value for name, value in answer.headers.items()},
@@ -280,6 +299,7 @@ class HttpClient:
             url=str(target),
             link_next=answer.links.get("next", {}).get("url"),
             seconds=time.monotonic() - started,
+            spooled=spooled,
         )
 
     def _take_turn(self, effort: _Effort) -> None:

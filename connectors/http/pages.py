@@ -1,17 +1,21 @@
 """The pages of one read: fetched in order, judged, and taken apart into raw records."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.contract import Usage
 from connectors.http.client import Call, HttpClient, Response
+from connectors.http.conditional import NO_VALIDATORS, NOT_MODIFIED, Validators
 from connectors.http.errors import Fault, FaultError, excerpt
+from connectors.http.formats import Layout, page_of
 from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.limits import RatePool
 from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, paginator
 from connectors.http.records import SELF, JsonPage, MalformedPageError, Slice, join
 from connectors.http.requests import Plan
+from connectors.http.spooled import SpooledAnswer
 
 if TYPE_CHECKING:
     from connectors.http.source import HttpStreamSpec
@@ -20,20 +24,33 @@ _REPORTING_KEYS = ("error", "errors", "message", "detail", "error_description", 
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page.
+class Part:
+    """Records of a page, a newline between them; odd: elements that are no objects, by index."""
 
-    body: the records, a newline between them. odd: elements that are no objects, by index.
-    total: the source's own count of the whole read. following: the step after this page, None at the end.
-    """
-
-    number: int
     body: bytes
     rows: int
     odd: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(slots=True)
+class Page:
+    """One page.
+
+    parts: its records, read once; one part, or several of an answer too large for memory. total: the source's own count
+    of the whole read, complete when the parts are read. rows: of the first part. validators: what the answer says of
+    its version. is_unchanged: the source says that there is nothing newer. is_absent: its status says
+    that there are no records. following: the step after it, None at the end.
+    """
+
+    number: int
+    parts: Iterator[Part]
+    rows: int
     total: int | None
     following: Step | None
     seconds: float
+    validators: Validators = NO_VALIDATORS
+    is_unchanged: bool = False
+    is_absent: bool = False
 
 
 class PageFetcher:
@@ -58,21 +75,30 @@ class PageFetcher:
         self._is_stopped = is_stopped
         self._stream: HttpStreamSpec = reading.stream
         self._paginator = paginator(reading.stream.pagination)
+        self._absent = reading.accepted
         self._loops = LoopGuard()
         self._records_path = reading.stream.records
         self._number = 0
+        self.place = ""
         self.first = self._paginator.first()
 
     def page(self, step: Step) -> Page:
         """Raises HeadwaterError, classified."""
         self._number += 1
-        call = Call(self._label, f"page {self._number}", self._usage, self._pool, self._is_stopped)
+        call = Call(self._label, f"{self.place}page {self._number}", self._usage, self._pool, self._is_stopped)
         return self._client.fetch(self._reading.request(step), call, lambda answer: self._accept(step, answer))
 
     def _accept(self, step: Step, answer: Response) -> Page:
         """The page, or a FaultError; only a truncated one may be tried again."""
+        if answer.status == NOT_MODIFIED:
+            return Page(self._number, iter(()), 0, None, None, answer.seconds, is_unchanged=True)
+        validators = Validators.of(answer.headers)
+        if answer.spooled is not None:
+            page = Page(self._number, iter(()), 0, None, None, answer.seconds, validators)
+            page.parts = self._spooled(answer, answer.spooled, page)
+            return page
         try:
-            page = None if answer.status in self._stream.empty_statuses else JsonPage(_utf8(answer))
+            page = None if answer.status in self._absent else page_of(*self._laid_out(answer))
             records = self._records(page) if page is not None else ()
             body, odd = join(records)
             self._loops.check(step, body)
@@ -82,8 +108,38 @@ class PageFetcher:
             raise FaultError(_malformed(error, answer)) from error
         except PagingError as error:
             raise FaultError(Fault("source", str(error), "Compare the stream's pagination with the source.")) from error
-        rows = len(records) - len(odd)
-        return Page(self._number, body, rows, tuple(odd), total, following, answer.seconds)
+        part = Part(body, len(records) - len(odd), tuple(odd))
+        absent = page is None
+        return Page(
+            self._number, iter((part,)), part.rows, total, following, answer.seconds, validators, is_absent=absent
+        )
+
+    def _spooled(self, answer: Response, path: Path, page: Page) -> Generator[Part]:
+        """The parts of an answer that is in a file. Raises HeadwaterError, classified."""
+        layout = replace(self._layout, charset=charset_of(answer))
+        found = SpooledAnswer(path, layout)
+        size = path.stat().st_size
+        try:
+            for records in found.pieces():
+                body, odd = join(records)
+                yield Part(body, len(records) - len(odd), tuple(odd))
+            page.total = self._total(found.page, answer)
+        except MalformedPageError as error:
+            fault = _malformed(error, answer, size)
+        except FaultError as error:
+            fault = error.fault
+        else:
+            return
+        raise fault.as_error(self._label, f"{fault.what} on {self.place}page {page.number}{fault.detail}")
+
+    @property
+    def _layout(self) -> Layout:
+        stream = self._stream
+        return Layout(stream.format, stream.records, stream.delimiter, stream.max_record_bytes)
+
+    def _laid_out(self, answer: Response) -> tuple[bytes, Layout]:
+        """The body as the format's reader takes it; an XML document says its charset itself."""
+        return answer.body if self._stream.format == "xml" else _utf8(answer), self._layout
 
     def _following(self, page: JsonPage | None, records: Sequence[Slice], answer: Response) -> Step | None:
         if self._hooks.following is not None:
@@ -94,6 +150,8 @@ class PageFetcher:
         """Raises FaultError when the page has no records where it should."""
         if self._hooks.rows is not None:
             return self._hooks.cut(self._hooks.rows, self._stream, page)
+        if self._stream.format in ("jsonl", "csv"):
+            return page.records_at(SELF) or ()
         if self._records_path is None:
             # what the first page shows is what every page must have
             self._records_path = page.guess()
@@ -110,14 +168,14 @@ class PageFetcher:
             return ()
         raise _missing(page, "no array at its top" if path == SELF else f"no array at {path!r}")
 
-    def _total(self, page: JsonPage, answer: Response) -> int | None:
+    def _total(self, page: JsonPage | None, answer: Response) -> int | None:
         path = self._stream.total
         if path is None:
             return None
         if path.startswith("header:"):
             said: object = answer.headers.get(path.removeprefix("header:").strip().lower())
         else:
-            said = page.value_at(path)
+            said = page.value_at(path) if page is not None else None
         if isinstance(said, str) and said.isdecimal():
             said = int(said)
         if isinstance(said, int) and not isinstance(said, bool):
@@ -138,10 +196,17 @@ def _missing(page: JsonPage, what: str) -> FaultError:
     return FaultError(Fault("source", f"HTTP 200 with {what}", hint, detail=f"{keys}{said}"))
 
 
+def charset_of(answer: Response) -> str:
+    """What the answer declares; UTF-8 when it says nothing."""
+    kind = answer.headers.get("content-type", "").lower()
+    charset = kind.partition("charset=")[2].partition(";")[0].strip(' "')
+    return "utf-8" if charset in ("", "utf-8", "utf8", "us-ascii", "ascii") else charset
+
+
 def _utf8(answer: Response) -> bytes:
     """The body as UTF-8; sources that declare another charset are rare, but exist."""
-    charset = answer.headers.get("content-type", "").lower().partition("charset=")[2].partition(";")[0].strip(' "')
-    if charset in ("", "utf-8", "utf8", "us-ascii", "ascii"):
+    charset = charset_of(answer)
+    if charset == "utf-8":
         return answer.body
     try:
         return answer.body.decode(charset).encode()
@@ -149,8 +214,8 @@ def _utf8(answer: Response) -> bytes:
         raise MalformedPageError(f"not the {charset[:20]} text that it declares", is_truncated=False) from error
 
 
-def _malformed(error: MalformedPageError, answer: Response) -> Fault:
-    size = f"{len(answer.body):,} bytes"
+def _malformed(error: MalformedPageError, answer: Response, size_bytes: int | None = None) -> Fault:
+    size = f"{len(answer.body) if size_bytes is None else size_bytes:,} bytes"
     if error.is_truncated:
         what, hint = f"HTTP {answer.status} with {error}", "The answer was cut; sync again."
         return Fault("transient", what, hint, detail=f" ({size})")

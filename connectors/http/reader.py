@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -24,12 +25,14 @@ from connectors.contract import (
 )
 from connectors.errors import Cancelled, ConfigError
 from connectors.http.auth import open_auth, require_header_safe
+from connectors.http.children import ChildReader, Parent, parents_of, with_members
 from connectors.http.client import HttpClient, Settings
+from connectors.http.conditional import NO_VALIDATORS, remembered, to_state
 from connectors.http.discovery import guess_columns
 from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.limits import RatePool, local_pool, quota_of
-from connectors.http.pages import Page, PageFetcher
-from connectors.http.requests import Plan, plan
+from connectors.http.pages import Page, PageFetcher, Part
+from connectors.http.requests import Plan, address, plan
 from connectors.secrets import is_reference, resolve
 from connectors.specs import SourceSpec
 
@@ -60,7 +63,8 @@ class RestConnector:
         self.client.__exit__(kind, error, trace)
 
     def check(self) -> str:
-        stream = cast("HttpStreamSpec", self._source.streams[0])
+        streams = [cast("HttpStreamSpec", stream) for stream in self._source.streams]
+        stream = next((one for one in streams if one.parent is None), streams[0])
         page = self._first_page(stream)
         answered = f"{self.client.host} answered in {page.seconds:.2f} s"
         return f"{answered}; {stream.name}: {page.rows} records on the first page"
@@ -70,26 +74,73 @@ class RestConnector:
         for item in self._source.streams:
             stream = cast("HttpStreamSpec", item)
             page = self._first_page(stream)
-            columns = guess_columns(page.body)
+            part = next(page.parts, None)
+            columns = guess_columns(part.body) if part is not None else ()
             found.append(DiscoveredStream(stream.name, columns, stream.primary_key, estimated_rows=page.total))
         return tuple(found)
 
     def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[Message]:
         spec = cast("HttpStreamSpec", stream)
         reading = plan(spec, self._base_url, state, context.window, self._label(spec), self._hooks)
+        if spec.parent is not None:
+            yield from self._read_children(spec, reading, context)
+            return
+        is_whole_answer = spec.pagination.type == "none" and not spec.single and self._hooks.rows is None
+        version = remembered(spec, state) if context.window is None and context.page_limit is None else NO_VALIDATORS
+        spool = context.folder if is_whole_answer and self._hooks.following is None else None
+        reading = replace(reading, headers=version.headers, spool=spool)
         is_ordered = spec.incremental is not None and spec.incremental.ordered
-        rows, total, is_whole = 0, None, False
+        rows, total, is_whole, is_unchanged = 0, None, False, False
         with closing(self._pages(reading, context)) as pages:
             for page in pages:
-                rows += page.rows + len(page.odd)
+                for part in page.parts:
+                    rows += part.rows + len(part.odd)
+                    yield from _messages(part, f"page {page.number}")
+                    if context.cancelled.is_set():
+                        what = f"stopped on page {page.number}"
+                        raise Cancelled(self._label(spec), what, "Start the sync again; it resumes.")
                 total = page.total if page.total is not None else total
-                is_whole = page.following is None
-                yield from _messages(page)
+                is_whole, is_unchanged, version = page.following is None, page.is_unchanged, page.validators
                 if is_ordered and not is_whole:
                     yield Checkpoint(is_ordered=True)
-        is_nothing_new = reading.is_filtered and rows == 0
+        is_nothing_new = is_unchanged or (reading.is_filtered and rows == 0)
         if is_whole and (total is not None or is_nothing_new):
             yield Attestation(rows=total, nothing_new=is_nothing_new)
+        if spec.conditional and is_whole and not is_unchanged and context.window is None:
+            yield Checkpoint(to_state(spec, state, version))
+
+    def _read_children(self, spec: "HttpStreamSpec", reading: Plan, context: ReadContext) -> Iterator[Message]:
+        """Every parent is asked, each for what is new since the position of the stream as a whole."""
+        label = self._label(spec)
+        reader = ChildReader(
+            spec,
+            label,
+            lambda path: replace(reading, url=address(self._base_url, path)),
+            self.client,
+            lambda: self._pool(context),
+            self._hooks,
+            context,
+        )
+        rows, counted, last = 0, 0, 0
+        with closing(self._parents(spec, context)) as parents, closing(reader.pages(parents)) as pages:
+            for parent, page in pages:
+                for part in page.parts:
+                    rows += part.rows + len(part.odd)
+                    part = with_members(part, parent.included)
+                    yield from _messages(part, f"parent {parent.number}, page {page.number}")
+                if page.number == 1:
+                    # every page of a parent repeats its count
+                    counted, last = counted + last, 0
+                last = page.total if page.total is not None else last
+        is_nothing_new = reading.is_filtered and rows == 0
+        if context.page_limit is None and (spec.total is not None or is_nothing_new):
+            yield Attestation(rows=counted + last if spec.total is not None else None, nothing_new=is_nothing_new)
+
+    def _parents(self, spec: "HttpStreamSpec", context: ReadContext) -> Generator[Parent]:
+        parent = cast("HttpStreamSpec", self._source.stream(spec.parent.stream if spec.parent is not None else ""))
+        reading = plan(parent, self._base_url, StreamState(), None, self._label(parent), self._hooks)
+        with closing(self._pages(reading, context)) as pages:
+            yield from parents_of(spec, (part for page in pages for part in page.parts), self._label(spec))
 
     def _label(self, stream: "HttpStreamSpec") -> str:
         return f"{self._source.source}.{stream.name}"
@@ -97,6 +148,12 @@ class RestConnector:
     def _first_page(self, stream: "HttpStreamSpec") -> Page:
         reading = plan(stream, self._base_url, StreamState(), None, self._label(stream), self._hooks)
         context = ReadContext(window=None, folder=Path(), page_limit=1)
+        if stream.parent is not None:
+            with closing(self._parents(stream, context)) as parents:
+                first = next(parents, None)
+            if first is None:
+                return Page(1, iter(()), 0, None, None, 0.0)
+            reading = replace(reading, url=address(self._base_url, first.path))
         with closing(self._pages(reading, context)) as pages:
             return next(pages)
 
@@ -154,11 +211,10 @@ def _progress(page: Page, waited_seconds: float) -> str:
     return f"page {page.number}: {page.rows} records in {page.seconds:.2f} s{waits}"
 
 
-def _messages(page: Page) -> Iterator[Message]:
-    position = f"page {page.number}"
-    if page.rows:
-        yield JsonRecords(page.body, position)
-    for index, payload in page.odd:
+def _messages(part: Part, position: str) -> Iterator[Message]:
+    if part.rows:
+        yield JsonRecords(part.body, position)
+    for index, payload in part.odd:
         yield Rejected(payload, "the record is no JSON object", f"{position}, record {index + 1}")
 
 
@@ -170,6 +226,7 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
     """
     spec = cast("HttpConnectorSpec", source.connector)
     where = f"{source.source}: connector"
+    _require_parents(source)
     base_url = _base_url(spec, where)
     headers = {name: resolve(value, f"{where}.headers.{name}") for name, value in spec.headers.items()}
     for name, value in headers.items():
@@ -194,6 +251,18 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
     # httpx logs every address at INFO, with the parameters that came from references
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth")), base_url, hooks)
+
+
+def _require_parents(source: SourceSpec) -> None:
+    """Raises ConfigError when a stream is below one that is not there, or below one that is below another."""
+    for item in source.streams:
+        stream = cast("HttpStreamSpec", item)
+        if stream.parent is None:
+            continue
+        if cast("HttpStreamSpec", source.stream(stream.parent.stream)).parent is not None:
+            place = f"{source.source}.{stream.name}: parent.stream"
+            what = f"{stream.parent.stream} is below another stream itself"
+            raise ConfigError(place, what, "Write a connector in Python for a third level; see docs/python.md.")
 
 
 def _base_url(spec: "HttpConnectorSpec", where: str) -> str:

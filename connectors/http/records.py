@@ -15,7 +15,7 @@ GUESSED_KEYS = ("data", "results", "items", "records", "value", "values")
 SELF = "."
 
 # a text that never ends matches up to the end of the body: the cut stays linear for hostile pages too
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 Slice = bytes | msgspec.Raw
@@ -145,7 +145,7 @@ def _cut(body: bytes) -> Iterator[tuple[bytes | None, bytes]]:
     """(key, value) of one object, (None, value) of one array, found by strings, brackets and commas alone."""
     depth, start = 0, 0
     key: bytes | None = None
-    for token in _TOKEN.finditer(body):
+    for token in TOKEN.finditer(body):
         sign = body[token.start() : token.start() + 1]
         if sign in (b"{", b"["):
             depth += 1

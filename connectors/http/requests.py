@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from connectors.contract import StreamState, Window
 from connectors.errors import ConfigError
 from connectors.http.client import Request
+from connectors.http.conditional import NOT_MODIFIED
 from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.pagination import Step
 from connectors.secrets import resolve
@@ -19,27 +21,51 @@ if TYPE_CHECKING:
     from connectors.http.specs import IncrementalSpec, Scalar
 
 
+_ACCEPT: Final = {
+    "jsonl": (("Accept", "application/x-ndjson, application/jsonl, */*;q=0.5"),),
+    "csv": (("Accept", "text/csv, */*;q=0.5"),),
+    "xml": (("Accept", "application/xml, text/xml, */*;q=0.5"),),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Every request of one read, but for its paging.
 
     params: name and text; is_filtered: the position narrows this read.
+    headers: beside those of the source. spool: where a large answer may go; None when it must fit into memory.
     """
 
     stream: "HttpStreamSpec"
     url: str
     params: tuple[tuple[str, str], ...]
     is_filtered: bool
+    headers: tuple[tuple[str, str], ...] = ()
+    spool: Path | None = None
+
+    @property
+    def accepted(self) -> frozenset[int]:
+        """Statuses that are an answer, whatever the table of classes says."""
+        parent = self.stream.parent.gone if self.stream.parent is not None else ()
+        is_conditional = any(name.startswith("If-") for name, _ in self.headers)
+        return frozenset({*self.stream.empty_statuses, *parent, *((NOT_MODIFIED,) if is_conditional else ())})
 
     def request(self, step: Step) -> Request:
         """The request of one page; paging wins over a parameter of the same name."""
-        accepted = frozenset(self.stream.empty_statuses)
+        url, params, added = step.url or self.url, {**dict(self.params), **step.params}, dict[str, str]()
         if step.url is not None:
-            return Request(self.stream.method, step.url, (), self._content({}), accepted)
-        params = {**dict(self.params), **step.params}
-        if self.stream.send_in == "body":
-            return Request(self.stream.method, self.url, (), self._content(params), accepted)
-        return Request(self.stream.method, self.url, tuple(params.items()), self._content({}), accepted)
+            params = {}
+        elif self.stream.send_in == "body":
+            params, added = added, params
+        return Request(
+            self.stream.method,
+            url,
+            tuple(params.items()),
+            self._content(added),
+            self.accepted,
+            (*_ACCEPT.get(self.stream.format, ()), *self.headers),
+            self.spool,
+        )
 
     def _content(self, added: Mapping[str, str]) -> bytes | None:
         if self.stream.method != "POST":
@@ -84,8 +110,11 @@ def plan(
         if position is not None:
             params[incremental.param] = _position(incremental, position, label)
         is_filtered = state.cursor is not None
-    url = f"{base_url.rstrip('/')}/{stream.path.lstrip('/')}" if stream.path.strip("/") else base_url
-    return Plan(stream, url, tuple(params.items()), is_filtered)
+    return Plan(stream, address(base_url, stream.path), tuple(params.items()), is_filtered)
+
+
+def address(base_url: str, path: str) -> str:
+    return f"{base_url.rstrip('/')}/{path.lstrip('/')}" if path.strip("/") else base_url
 
 
 def _start(stream: "HttpStreamSpec") -> str | None:

@@ -14,6 +14,7 @@ from connectors.http.specs import (
     NoAuthSpec,
     NoPaging,
     PagingSpec,
+    ParentSpec,
     RateLimitSpec,
     RetrySpec,
     Scalar,
@@ -62,6 +63,8 @@ class HttpConnectorSpec(ConnectorSpec):
 class HttpStreamSpec(StreamSpec):
     """One collection of an API.
 
+    format: what an answer is. csv: a header line, then one record a line; xml: `records` is the path to the elements
+        with the root's name first, attributes are `@name`. delimiter: between the cells of csv.
     records: where the array of records is, e.g. `data.items`; `.` is the body itself. Left out, the first page's
         array is looked for: the body, else data, results, items, records, else the only array. A later page that
         lacks it fails the sync.
@@ -71,6 +74,8 @@ class HttpStreamSpec(StreamSpec):
     send_in: where paging and incremental parameters go, in the query or in the JSON body of a POST.
     empty_statuses: statuses that mean "no records", e.g. 204 or 404.
     null_is_empty: `null` where the records should be means none.
+    conditional: the answer's ETag or Last-Modified goes into the next sync's request, and 304 means nothing new.
+    parent: the stream is below another one.
     """
 
     path: str
@@ -85,6 +90,10 @@ class HttpStreamSpec(StreamSpec):
     incremental: IncrementalSpec | None = None
     empty_statuses: tuple[int, ...] = ()
     null_is_empty: bool = False
+    format: Literal["json", "jsonl", "csv", "xml"] = "json"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    conditional: bool = False
+    parent: ParentSpec | None = None
 
     @field_validator("path")
     @classmethod
@@ -123,3 +132,29 @@ def require_fit(stream: HttpStreamSpec, *, builds_parameters: bool = False) -> N
         raise ValueError("a body needs method: POST")
     if stream.single and stream.pagination.type != "none":
         raise ValueError("single: true is one record in one answer; it has no pagination")
+    _require_format(stream)
+    if stream.conditional and (stream.pagination.type != "none" or stream.parent is not None):
+        raise ValueError("conditional: true is about one answer; a stream of several pages or parents has no such")
+    _require_parent(stream)
+
+
+def _require_parent(stream: HttpStreamSpec) -> None:
+    if ("{parent." in stream.path) != (stream.parent is not None):
+        raise ValueError("parent and {parent.FIELD} in path belong together: set both or none")
+    if stream.parent is not None and stream.incremental is not None and stream.incremental.ordered:
+        raise ValueError("incremental.ordered: records of several parents never come in order of the cursor")
+
+
+def _require_format(stream: HttpStreamSpec) -> None:
+    if stream.format == "xml" and (stream.records is None or "." not in stream.records):
+        raise ValueError("format: xml needs records, the path to the elements from the root on, e.g. feed.entry")
+    if stream.format != "json" and stream.single:
+        raise ValueError(f"single: true is a JSON object; format: {stream.format} has records")
+    if stream.format in ("jsonl", "csv") and (stream.records not in (None, ".") or _reads_body(stream)):
+        raise ValueError(f"format: {stream.format} is records and nothing else; no path leads into it")
+
+
+def _reads_body(stream: HttpStreamSpec) -> bool:
+    paging = stream.pagination
+    paths = [getattr(paging, key, None) for key in ("has_more", "total_pages", "path")]
+    return any(paths) or (stream.total is not None and not stream.total.startswith("header:"))

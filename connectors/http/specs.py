@@ -75,6 +75,25 @@ class RefreshTokenSpec(Spec):
     send: Literal["header", "form"] = "form"
 
 
+class AuthorizationCodeSpec(Spec):
+    """OAuth2 on behalf of a person, who signs in once by `headwater auth login` (authorization code with PKCE).
+
+    The tokens are kept encrypted in the warehouse. client_secret: None for a public client. redirect_port: of the
+    address on this machine that the sign-in returns to; any free one when the source does not insist on one.
+    params: what else the source wants on authorize_url, e.g. {access_type: offline}.
+    """
+
+    type: Literal["oauth2_authorization_code"]
+    authorize_url: ValueRef
+    token_url: ValueRef
+    client_id: ValueRef
+    client_secret: SecretRef | None = None
+    scope: str | None = None
+    redirect_port: int | None = Field(default=None, ge=1, le=65_535)
+    params: Mapping[str, str] = Field(default_factory=dict)
+    send: Literal["header", "form"] = "form"
+
+
 class JwtBearerSpec(Spec):
     """OAuth2 by an assertion that the client signs (RFC 7523), as service accounts do. Needs the extra `jwt`.
 
@@ -145,6 +164,7 @@ AuthSpec = Annotated[
     | BasicSpec
     | ClientCredentialsSpec
     | RefreshTokenSpec
+    | AuthorizationCodeSpec
     | JwtBearerSpec
     | HmacSpec
     | SigV4Spec,
@@ -245,15 +265,34 @@ class IncrementalSpec(Spec):
         return value
 
 
+class ParentSpec(Spec):
+    """A stream below another one: its path has {parent.FIELD} in it and is read for every record of `stream`.
+
+    include: columns of the child that hold a field of its parent, {order_id: id}.
+    gone: statuses that mean that the parent has vanished since it was listed.
+    concurrency: parents that are read at the same time.
+    """
+
+    stream: str
+    include: Mapping[str, DottedPath] = Field(default_factory=dict)
+    gone: tuple[int, ...] = (404, 410)
+    concurrency: int = Field(default=4, ge=1, le=16)
+
+
 class RateLimitSpec(Spec):
     """At most `requests` in any `per`, shared by all that name the same pool (default: the source's name).
 
+    window: `rolling` counts any stretch of `per` and spreads the requests; `fixed` is for sources whose quota is full
+        again at every multiple of `per` (counted from 1970 UTC): all of it may be used at once.
+    concurrent: at most so many requests under way together.
     max_wait: the longest that one request may wait for its turn or for what the source asked (Retry-After).
     """
 
     pool: str | None = None
     requests: int | None = Field(default=None, ge=1)
     per: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
+    window: Literal["rolling", "fixed"] = "rolling"
+    concurrent: int | None = Field(default=None, ge=1, le=1_000)
     max_wait: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0))
 
 
@@ -275,7 +314,10 @@ class RetrySpec(Spec):
 
 
 class BreakerSpec(Spec):
-    """After so many requests in a row that failed for good, nobody in the pool asks for `pause`; then one may try."""
+    """After so many requests in a row that failed for good, none of the pool's is sent for `pause`; then one may try.
+
+    Failures of a single stream stop that stream alone: as long as no second one fails, the source is not down.
+    """
 
     failures: int = Field(default=5, ge=1)
     pause: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))

@@ -1,20 +1,21 @@
 """Audit before publish: rules on the staged rows, limits of quarantine, reconciliation with the source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.contract import Attestation
 from connectors.errors import ContractError
-from connectors.specs import CheckSpec, StreamSpec
+from connectors.specs import Severity, StreamSpec
+from connectors.sync.checks import audit_checks
+from connectors.sync.checks.contract import Judge, Outcome, Staged, Whole, options_of, settled
 from connectors.sync.columns import DELETED
-from connectors.sync.dispositions import Tables
-from connectors.sync.result import SyncRequest, Verdict
+from connectors.sync.result import RowCounts, Verdict
 from connectors.sync.schema import StreamSchema
-from connectors.sync.volume import VolumeOptions, earlier_rows, judge_volume
 
 _SHARE_NEEDS_ROWS = 20
 """Below so many records a share says nothing: one bad row of ten is no 10 %."""
@@ -33,23 +34,14 @@ class RowRule:
     """A record that meets `violation` goes to quarantine with `reason`.
 
     fields: the warehouse columns it speaks of. when_absent: who breaks the rule when such a column never turned up.
+    promise: what of the contract it holds, where the stream's drift policy decides; None for keys and cursors.
     """
 
     fields: tuple[str, ...]
     reason: str
     violation: Composable
     when_absent: Composable
-
-
-WHOLE_SYNC = ("reconcile", "volume_anomaly")
-"""Checks that judge a sync as a whole."""
-
-
-def is_blocking(check: CheckSpec) -> bool:
-    """Declared so; or left open on a check that blocks by itself unless it only warns."""
-    if check.blocking is not None:
-        return check.blocking
-    return check.type in ("reconcile", "row_rule") and check.severity != "warn"
+    promise: Literal["nullability", "enum"] | None = None
 
 
 def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, ...]:
@@ -57,10 +49,12 @@ def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, .
     rules: list[RowRule] = []
     kept = SQL("not {}").format(Identifier(DELETED))
 
-    def required(source_name: str, reason: str, scope: Composable = kept) -> None:
+    def required(
+        source_name: str, reason: str, scope: Composable = kept, promise: Literal["nullability"] | None = None
+    ) -> None:
         column = schema.name_of(source_name)
         is_null = SQL("{} is null and {}").format(Identifier(column), scope)
-        rules.append(RowRule((column,), reason, is_null, scope))
+        rules.append(RowRule((column,), reason, is_null, scope, promise))
 
     for key in stream.primary_key:
         required(key, f"key {key} is NULL", SQL("true"))
@@ -68,7 +62,7 @@ def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, .
         required(stream.cursor.field, f"cursor {stream.cursor.field} is NULL")
     for name, spec in stream.columns.items():
         if not spec.nullable and name not in stream.primary_key:
-            required(name, f"column {name} is NULL, the contract says nullable: false")
+            required(name, f"column {name} is NULL, the contract says nullable: false", promise="nullability")
         if spec.accepted_values:
             column = schema.name_of(name)
             rules.append(
@@ -77,31 +71,67 @@ def contract_rules(stream: StreamSpec, schema: StreamSchema) -> tuple[RowRule, .
                     f"column {name} has a value that the contract does not accept",
                     SQL("{}::text <> all ({}) and {}").format(Identifier(column), list(spec.accepted_values), kept),
                     SQL("false"),
+                    "enum",
                 )
             )
     return tuple(rules)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """A check of the stream and what judges it in this sync."""
+
+    name: str
+    severity: Severity
+    blocking: bool
+    judge: Judge
+
+
+def _seats(stream: StreamSpec) -> list[_Seat]:
+    """The declared checks that the engine judges, then those that apply by themselves."""
+    seats: list[_Seat] = []
+    types = audit_checks()
+    for spec in stream.checks:
+        if (entry := types.get(spec.type)) is not None:
+            severity, blocking = settled(spec, entry.severity, blocks=entry.blocks)
+            judge = entry.judge(options_of(spec, entry.options), stream)
+            seats.append(_Seat(str(spec.options.get("name") or spec.type), severity or "error", blocking, judge))
+    declared = {spec.type for spec in stream.checks}
+    for entry in types.values():
+        if entry.name not in declared and entry.applies_to(stream):
+            judge = entry.judge(entry.options(), stream)
+            seats.append(_Seat(entry.name, entry.severity, blocking=False, judge=judge))
+    return seats
+
+
 class Audit:
-    """Collects the verdicts of one sync. `judge` and `conclude` run inside publications, before anything is visible."""
+    """Collects the verdicts of one sync. Everything here runs inside publications, before anything is visible."""
 
     def __init__(self, label: str, stream: StreamSpec) -> None:
         self._label = label
         self._stream = stream
-        self._attested: int | None = None
-        self.nothing_new = False
+        self._seats = _seats(stream)
+        self._attested = Attestation()
         self.extracted = 0
         self.quarantined = 0
         self.verdicts: list[Verdict] = []
 
     @property
     def has_row_checks(self) -> bool:
-        return any(check.type == "row_rule" for check in self._stream.checks)
+        return any(seat.judge.reads_rows for seat in self._seats)
+
+    @property
+    def waits_for_the_end(self) -> bool:
+        """A blocking check judges the sync as a whole, so nothing of it may be visible before its end."""
+        return any(seat.blocking and seat.judge.is_whole for seat in self._seats)
 
     def attest(self, attestation: Attestation) -> None:
-        self.nothing_new = self.nothing_new or attestation.nothing_new
-        if attestation.rows is not None:
-            self._attested = attestation.rows
+        self._attested = self._attested.then(attestation)
+
+    @property
+    def nothing_new(self) -> bool:
+        """The source has said that there is nothing newer than the position."""
+        return self._attested.nothing_new
 
     @property
     def quarantine_left(self) -> int:
@@ -120,26 +150,27 @@ class Audit:
         self.extracted += extracted
         self.quarantined += quarantined
 
-    @property
-    def waits_for_the_end(self) -> bool:
-        """A blocking check judges the sync as a whole, so nothing of it may be visible before its end."""
-        return any(check.type in WHOLE_SYNC and is_blocking(check) for check in self._stream.checks)
+    def arrived(self, staged: Staged, extracted: int) -> None:
+        """The good ones of so many records of a publication as they came, duplicates among them."""
+        for seat in self._seats:
+            if extracted:
+                self._hear(seat, staged.connection, partial(seat.judge.arrived, staged))
 
-    def judge(self, connection: psycopg.Connection[Any], tables: Tables, schema: StreamSchema) -> None:
-        """The row rules on the staged rows, before they are written.
+    def judge(self, staged: Staged) -> None:
+        """The rows of a publication as they will be written.
 
         Raises:
-            AuditFailedError: a blocking rule failed.
+            AuditFailedError: a blocking check failed.
         """
-        for check in self._stream.checks:
-            if check.type == "row_rule":
-                self._add(check, self._row_rule(connection, tables, schema, check.options))
+        if self.extracted:
+            for seat in self._seats:
+                self._hear(seat, staged.connection, partial(seat.judge.staged, staged))
         self._raise_blocking()
 
-    def conclude(self, connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, loaded: int) -> None:
+    def conclude(self, staged: Staged, table: Identifier, sync_id: str, rows: RowCounts) -> None:
         """The sync as a whole, in the transaction of its last publication, when all that is left is the commit.
 
-        loaded: rows that the whole sync puts into the raw table.
+        table: what readers will see. rows: of the whole sync.
 
         Raises:
             AuditFailedError: a blocking check failed, or too much is in quarantine.
@@ -150,14 +181,34 @@ class Audit:
             self._fail_quarantine(
                 self.quarantined, f"{share:.1%} of {self.extracted}, max_quarantined.share is {limit:.1%}"
             )
-        self._reconcile()
-        for check in self._stream.checks:
-            if check.type == "volume_anomaly" and is_blocking(check) and request.trigger != "replay":
-                options = VolumeOptions.model_validate({k: v for k, v in check.options.items() if k != "name"})
-                earlier = earlier_rows(connection, request, sync_id, options.history)
-                found = judge_volume(loaded, earlier, options)
-                self._add(check, (found.passed, found.explanation, found.measured))
+        schema = staged.schema
+        known = {column.source_name for column in schema.table_columns if column.variant_of is None}
+        whole = Whole(
+            staged.connection, staged.request, sync_id, staged.tables, schema, table, rows, self._attested,
+            frozenset(known - schema.seen if self.extracted and staged.request.trigger != "replay" else ()),
+        )  # fmt: skip
+        for seat in self._seats:
+            self._hear(seat, staged.connection, partial(seat.judge.concluded, whole))
         self._raise_blocking()
+        if self.nothing_new and not self.extracted and staged.request.is_live:
+            staged.connection.execute("update ops.syncs set nothing_new = true where sync_id = %s", [sync_id])
+
+    def _hear(self, seat: _Seat, connection: psycopg.Connection[Any], ask: Callable[[], Outcome | None]) -> None:
+        """Take down what the check says; a question that PostgreSQL cannot answer is red and stops nothing else."""
+        if any(verdict.name == seat.name and not verdict.passed for verdict in self.verdicts):
+            return
+        try:
+            with connection.transaction():
+                outcome = ask()
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            outcome = Outcome(False, f"cannot be judged: {str(error).strip().splitlines()[0]}")
+        if outcome is None:
+            return
+        self.verdicts = [verdict for verdict in self.verdicts if verdict.name != seat.name]
+        blocking = seat.blocking and outcome.may_block
+        self.verdicts.append(
+            Verdict(seat.name, outcome.passed, seat.severity, blocking, outcome.explanation, outcome.measured)
+        )
 
     def _raise_blocking(self) -> None:
         failed = [verdict for verdict in self.verdicts if verdict.blocking and not verdict.passed]
@@ -180,50 +231,3 @@ class Audit:
             "Nothing of this window was published. See `headwater preview`, then mend the source or the contract.",
             [*self.verdicts, verdict],
         )
-
-    def _add(self, check: CheckSpec, outcome: tuple[bool, str, Mapping[str, Any]]) -> None:
-        passed, explanation, measured = outcome
-        name = str(check.options.get("name") or check.type)
-        severity = check.severity or "error"
-        blocking = is_blocking(check)
-        self.verdicts = [verdict for verdict in self.verdicts if verdict.name != name or not verdict.passed]
-        if any(verdict.name == name for verdict in self.verdicts):
-            return
-        self.verdicts.append(Verdict(name, passed, severity, blocking, explanation, measured))
-
-    def _row_rule(
-        self,
-        connection: psycopg.Connection[Any],
-        tables: Tables,
-        schema: StreamSchema,
-        options: Mapping[str, Any],
-    ) -> tuple[bool, str, Mapping[str, Any]]:
-        """`{type: row_rule, column: amount, min: 0, max: 100, pattern: '^[A-Z]+$'}`: rows outside are counted."""
-        column = schema.name_of(str(options.get("column", "")))
-        if column not in tables.columns:
-            return False, f"column {options.get('column')!r} is not in the data", {}
-        name = Identifier(column)
-        tests: list[Composable] = []
-        parameters: list[Any] = []
-        for key, operator in (("min", SQL("<")), ("max", SQL(">")), ("pattern", SQL("!~"))):
-            if key in options:
-                tests.append(SQL("{} {} %s").format(name, operator))
-                parameters.append(options[key])
-        if not tests:
-            return False, "row_rule needs min, max or pattern", {}
-        row = connection.execute(
-            SQL("select count(*) from {} where {}").format(tables.staged, SQL(" or ").join(tests)), parameters
-        ).fetchone()
-        bad = row[0] if row else 0
-        bounds = ", ".join(f"{key} {options[key]}" for key in ("min", "max", "pattern") if key in options)
-        return bad == 0, f"{bad} rows with {column} outside {bounds}", {"rows": bad}
-
-    def _reconcile(self) -> None:
-        """The source's own count against what was read. Runs whenever the source says how many there are."""
-        if self._attested is None:
-            return
-        declared = next((check for check in self._stream.checks if check.type == "reconcile"), None)
-        check = declared or CheckSpec(type="reconcile", severity="warn", blocking=False)
-        passed = self._attested == self.extracted
-        explanation = f"the source says {self._attested} rows, {self.extracted} were read"
-        self._add(check, (passed, explanation, {"source_rows": self._attested, "rows": self.extracted}))

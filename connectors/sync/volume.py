@@ -1,101 +1,194 @@
-"""Did this sync load about as many rows as the ones before it?
+"""Is this number of rows usual for this hour of this weekday? Pure arithmetic, no warehouse.
 
-A band of `sensitivity` robust deviations around the median of the last syncs; empty syncs count as zero rows, so
-that a source that falls silent is seen. The robust deviation is 1.4826 x MAD, which equals the standard deviation
-for normal noise (Rousseeuw and Croux, 1993), and never less than `tolerance` of the median nor than one row.
-A stream that is often empty (a fifth of its syncs, and twice) has no lower bound, and its upper one comes from the
-syncs that brought rows.
+A sync is compared with its seasonal neighbours: syncs at the same hour of the same weekday; where there are too few,
+at the same hour of working days or of weekends, then at the same hour, then with all. Each neighbour is brought to
+today's level (the median of the seven days before each), so that growth is no anomaly. The band is `sensitivity`
+robust deviations around the neighbours' median; below it they are taken as a ratio, for rows cannot be negative. The
+robust deviation is 1.4826 x MAD, which equals the standard deviation for normal noise (Rousseeuw and Croux, 1993),
+widened for small samples, and never less than `tolerance` of the median, than the median's square root (what counting
+alone varies by), or than one row.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import exp
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from connectors.specs import Spec
-from connectors.sync.result import SyncRequest, Verdict
-
-if TYPE_CHECKING:
-    # definitions load this module's options; the driver loads with the first sync
-    import psycopg
-
-if TYPE_CHECKING:
-    # definitions read the options of the check, and need no driver for it
-    import psycopg
+from connectors.sync.checks.contract import Outcome
 
 MAD_TO_DEVIATION = 1.4826
 OFTEN_EMPTY_SHARE, OFTEN_EMPTY_SYNCS = 0.2, 2
+LEVEL_DAYS, LEVEL_SAMPLE, LARGEST_STEP = timedelta(days=7), 5, 4.0
+"""The level is the median of so many days, of at least so many syncs with rows, so that an outage is no level; it
+moves a neighbour by this factor at most."""
+_SAME_HOUR, _DAY, _WEEK = 30, 24 * 60, 7 * 24 * 60
+_DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
+_BARS = "▁▂▃▄▅▆▇█"
+PLOTTED = 30
 
 
 class VolumeOptions(Spec):
     """How far is too far.
 
     sensitivity: robust deviations on either side of the median.
-    history: how many earlier syncs are looked at.
-    minimum: below so many earlier syncs the check passes and says that it is still learning.
+    history: how far back neighbours are looked for.
+    minimum: with fewer neighbours of the widest kind the check passes and says that it is still learning.
     tolerance: smallest deviation, as a share of the median, for streams that hardly vary.
     """
 
     sensitivity: float = Field(default=4.0, gt=0)
-    history: int = Field(default=30, ge=3, le=100)
+    history: timedelta = Field(default=timedelta(days=70), ge=timedelta(days=1), le=timedelta(days=400))
     minimum: int = Field(default=7, ge=3, le=100)
     tolerance: float = Field(default=0.1, ge=0, le=1)
 
 
-def judge_volume(rows: int, earlier: Sequence[int], options: VolumeOptions) -> Verdict:
-    """Rows loaded by one sync against the band; passes while there are fewer than `minimum` earlier syncs.
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One observation. at: aware, in the time zone whose weekdays and hours count; a partition's start, else the
+    sync's. rows: that arrived."""
 
-    earlier: rows of the stream's earlier syncs, newest first.
-    """
-    past = list(earlier[: options.history])
-    measured: dict[str, object] = {
-        "rows": rows,
-        "sample": len(past),
-        "minimum_sample": options.minimum,
-        "history": past[::-1],
-    }
-    is_often_empty = past.count(0) >= max(OFTEN_EMPTY_SYNCS, OFTEN_EMPTY_SHARE * len(past))
-    sample = [value for value in past if value] if is_often_empty else past
-    if len(sample) < options.minimum:
-        kind = "earlier syncs with rows" if is_often_empty else "earlier syncs"
-        learning = f"{rows} rows; learning: {len(sample)} of {options.minimum} {kind}"
-        return _verdict(passed=True, explanation=learning, measured=measured)
-    low, middle, high = band(sample, options)
-    low = 0.0 if is_often_empty else low
-    passed = low <= rows <= high
-    side = "inside" if passed else "below" if rows < low else "above"
-    return _verdict(
-        passed=passed,
-        explanation=f"{rows} rows, {side} the expected {low:.0f} to {high:.0f} "
-        f"(median {middle:.0f} of {len(sample)} earlier syncs{' with rows' if is_often_empty else ''})",
-        measured={**measured, "expected_low": low, "expected_high": high, "median": middle},
+    at: datetime
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """words: what they have in common, e.g. `on Mondays at 09:00`."""
+
+    words: str
+    volumes: tuple[Volume, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    low: float
+    middle: float
+    high: float
+
+    def holds(self, rows: int) -> bool:
+        return self.low <= rows <= self.high
+
+
+def judge_volume(now: Volume, others: Sequence[Volume], options: VolumeOptions) -> Outcome:
+    """One sync's rows against the band of its neighbours among the others, in any order."""
+    near = sorted((other for other in others if abs(other.at - now.at) <= options.history), key=lambda other: other.at)
+    measured: dict[str, Any] = {"rows": now.rows, "plot": plot(now, near)}
+    groups = list(seasons(now, near))
+    often_empty = is_often_empty(groups[-1].volumes)
+    chosen = next((group for group in groups if _sample(group, often_empty) >= options.minimum), None)
+    if chosen is None:
+        kind = "earlier syncs with rows" if often_empty else "earlier syncs"
+        learning = f"{now.rows} rows; learning: {_sample(groups[-1], often_empty)} of {options.minimum} {kind}"
+        return Outcome(True, learning, measured)
+    sample = [volume for volume in chosen.volumes if volume.rows or not often_empty]
+    band = band_of(levelled(now, sample, near), options)
+    if often_empty:
+        band = Band(0.0, band.middle, band.high)
+    passed = band.holds(now.rows) or _is_like_finer(now, groups[: groups.index(chosen)], options)
+    side = "inside" if band.holds(now.rows) else "below" if now.rows < band.low else "above"
+    if passed and side != "inside":
+        side = "like one of the few nearer syncs, though outside"
+    syncs = f"{len(sample)} other syncs{' with rows' if often_empty else ''}{chosen.words}"
+    return Outcome(
+        passed,
+        f"{now.rows} rows, {side} the expected {band.low:.0f} to {band.high:.0f} "
+        f"(median {band.middle:.0f} of {syncs}, at least {options.minimum} needed)",
+        {**measured, "expected_low": round(band.low), "expected_high": round(band.high), "median": round(band.middle)},
     )
 
 
-def band(sample: Sequence[int], options: VolumeOptions) -> tuple[float, float, float]:
-    """Lowest expected, median and highest expected rows; lowest is at least 1 where no sync was ever empty."""
+def seasons(now: Volume, others: Sequence[Volume]) -> Iterator[Neighbours]:
+    """From the nearest kind of neighbour to all of them; a kind that is everybody is left to the last."""
+    is_weekend = now.at.weekday() >= 5
+    at_hour = [other for other in others if _apart(_minute(other) % _DAY, _minute(now) % _DAY, _DAY) <= _SAME_HOUR]
+    hour = "" if len(at_hour) == len(others) else f" at {now.at:%H}:00"
+    on_day = [other for other in at_hour if _apart(_minute(other), _minute(now), _WEEK) <= _SAME_HOUR]
+    of_kind = [other for other in at_hour if (other.at.weekday() >= 5) == is_weekend]
+    kinds = (
+        (on_day, f" on {_DAYS[now.at.weekday()]}{hour}"),
+        (of_kind, f" on {'weekends' if is_weekend else 'working days'}{hour}"),
+        (at_hour, hour),
+    )
+    for volumes, words in kinds:
+        if len(volumes) < len(others):
+            yield Neighbours(words, tuple(volumes))
+    yield Neighbours("", tuple(others))
+
+
+def _minute(volume: Volume) -> int:
+    return volume.at.weekday() * _DAY + volume.at.hour * 60 + volume.at.minute
+
+
+def _apart(left: int, right: int, cycle: int) -> int:
+    distance = abs(left - right)
+    return min(distance, cycle - distance)
+
+
+def is_often_empty(volumes: Sequence[Volume]) -> bool:
+    """A fifth of the syncs brought nothing, and two at least: then silence says nothing."""
+    empty = sum(1 for volume in volumes if not volume.rows)
+    return empty >= max(OFTEN_EMPTY_SYNCS, OFTEN_EMPTY_SHARE * len(volumes))
+
+
+def _sample(group: Neighbours, often_empty: bool) -> int:
+    return sum(1 for volume in group.volumes if volume.rows or not often_empty)
+
+
+def levelled(now: Volume, sample: Sequence[Volume], others: Sequence[Volume]) -> list[float]:
+    """The sample's rows at today's level; `others` in order of time."""
+    times = [other.at for other in others]
+
+    def level(at: datetime) -> float:
+        week = others[bisect_left(times, at - LEVEL_DAYS) : bisect_left(times, at)]
+        counts = [volume.rows for volume in week if volume.rows]
+        return float(median(counts)) if len(counts) >= LEVEL_SAMPLE else 0.0
+
+    today = level(now.at)
+
+    def step(volume: Volume) -> float:
+        then = level(volume.at)
+        return min(max(today / then, 1 / LARGEST_STEP), LARGEST_STEP) if today and then else 1.0
+
+    return [volume.rows * step(volume) for volume in sample]
+
+
+def band_of(sample: Sequence[float], options: VolumeOptions) -> Band:
+    """`sensitivity` robust deviations around the median; from 1 up where no neighbour was ever empty."""
     middle = float(median(sample))
     spread = float(median(abs(value - middle) for value in sample))
-    deviation = max(MAD_TO_DEVIATION * spread, options.tolerance * middle, 1.0)
+    # a small sample's MAD is too small on average
+    widened = len(sample) / (len(sample) - 0.8)
+    deviation = max(MAD_TO_DEVIATION * spread * widened, options.tolerance * middle, middle**0.5, 1.0)
     floor = 1.0 if min(sample) > 0 else 0.0
-    return max(floor, middle - options.sensitivity * deviation), middle, middle + options.sensitivity * deviation
+    reach = options.sensitivity * deviation
+    low = middle * exp(-reach / middle) if middle else 0.0
+    return Band(max(floor, low), middle, middle + reach)
 
 
-def _verdict(*, passed: bool, explanation: str, measured: dict[str, object]) -> Verdict:
-    return Verdict("volume_anomaly", passed, "warn", blocking=False, explanation=explanation, measured=measured)
+def _is_like_finer(now: Volume, finer: Sequence[Neighbours], options: VolumeOptions) -> bool:
+    """Like one of the nearer neighbours, too few for a band of their own: the second Saturday is like the first."""
+    slack = options.tolerance * options.sensitivity
+    return any(
+        volume.rows * (1 - slack) <= now.rows <= volume.rows * (1 + slack) and volume.rows
+        for group in finer
+        for volume in group.volumes
+    )
 
 
-def earlier_rows(connection: "psycopg.Connection[Any]", request: SyncRequest, sync_id: str, limit: int) -> list[int]:
-    """Rows loaded by the stream's earlier succeeded syncs, newest first; a partition is compared with partitions."""
-    rows = connection.execute(
-        """
-        select rows_loaded from ops.syncs
-        where source = %s and stream = %s and sync_id <> %s and trigger <> 'replay'
-            and status in ('succeeded', 'succeeded_empty', 'succeeded_with_warnings')
-            and (window_start is not null) = %s
-        order by started_at desc limit %s
-        """,
-        [request.source.source, request.stream.name, sync_id, request.window is not None, limit],
-    ).fetchall()
-    return [row[0] for row in rows]
+def plot(now: Volume, others: Sequence[Volume]) -> str:
+    """The last observations as bars on a scale from zero, this one last; Markdown that any page shows."""
+    before = [other for other in others if other.at < now.at][-PLOTTED:]
+    shown = [*before, now]
+    top = max(volume.rows for volume in shown) or 1
+    bars = "".join(_bar(volume.rows / top) for volume in shown)
+    return f"`{bars}` {shown[0].at:%Y-%m-%d %H:%M} to {now.at:%Y-%m-%d %H:%M}, top {top:,}, `·` is empty"
+
+
+def _bar(share: float) -> str:
+    return _BARS[min(int(share * len(_BARS)), len(_BARS) - 1)] if share else "·"

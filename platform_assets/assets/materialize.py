@@ -68,7 +68,10 @@ def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterat
                 context.log_event(_materialization(asset, earlier))
             yield from _failed_checks(asset, error)
             trace = detach(error, asset.source)
-            raise as_dagster(error, asset.stream.retries, context.retry_number, trace) from error
+            outcome = as_dagster(error, asset.stream.retries, context.retry_number, trace)
+            if isinstance(outcome, dg.Failure):
+                yield from _checks_of_failure(asset, context)
+            raise outcome from error
     yield _report(asset, context, done)
 
 
@@ -79,7 +82,7 @@ def _one(
         asset.source, asset.stream, trigger=_trigger(context), run_id=context.run.run_id, window=window
     )
     result = run_sync(request, dsn, context.log.info)
-    history = read_history(dsn, request, result)
+    history = read_history(dsn, request, result.sync_id)
     observation = Observation(asset.stream, result, history)
     verdicts = tuple(_verdict(check, observation) for check in asset.checks)
     return Done(partition, result, verdicts, history.table_rows)
@@ -141,3 +144,20 @@ def _failed_checks(asset: StreamAsset, error: HeadwaterError) -> Iterator[dg.Ass
     known = {check.name for check in asset.checks}
     verdicts = cast("Sequence[Verdict]", getattr(error, "verdicts", ()))
     yield from (check_result(verdict, asset.key) for verdict in verdicts if verdict.name in known)
+
+
+def _checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Checks that judge failed syncs too, from the ledger; nothing when the warehouse is what failed."""
+    checks = [check for check in asset.checks if check.type.on_failure is not None]
+    if not checks:
+        return
+    _, window = _slices(context)[0]
+    request = SyncRequest(asset.source, asset.stream, window=window)
+    try:
+        history = read_history(cast("WarehouseResource", context.resources.warehouse).loader_dsn(), request)
+    except HeadwaterError as error:
+        context.log.warning("The failed sync could not be judged: %s", error)
+        return
+    for check in checks:
+        if (verdict := check.judge_failed(history)) is not None:
+            yield check_result(verdict, asset.key)

@@ -21,6 +21,9 @@ _TYPES: Mapping[str, str] = {
     "binary": "bytea",
 }
 
+PLOT = "plot"
+"""The measurement that is Markdown."""
+
 
 def declared_metadata(source: SourceSpec, stream: StreamSpec) -> dict[str, Any]:
     """Known before any sync: declared columns, and the relation, whose database only a sync knows."""
@@ -119,7 +122,10 @@ def check_result(verdict: Verdict, key: dg.AssetKey) -> dg.AssetCheckResult:
         passed=verdict.passed,
         severity=severity,
         description=verdict.explanation,
-        metadata={name: _plain(value) for name, value in verdict.measured.items()},
+        metadata={
+            name: dg.MetadataValue.md(value) if name == PLOT else _plain(value)
+            for name, value in verdict.measured.items()
+        },
     )
 
 

@@ -36,7 +36,7 @@ def stream_asset(
     @dg.multi_asset(
         name=f"{source.source}__{stream.name}",
         specs=[spec],
-        check_specs=[_check_spec(check, key) for check in checks],
+        check_specs=[_check_spec(check, key, stream.owner or source.owner) for check in checks],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
         pool=pool(source),
@@ -56,11 +56,15 @@ def pool(source: SourceSpec) -> str:
     return getattr(rate_limit, "pool", None) or source.source
 
 
-def _check_spec(check: StreamCheck, key: dg.AssetKey) -> dg.AssetCheckSpec:
+def _check_spec(check: StreamCheck, key: dg.AssetKey, owner: str) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         check.name,
         asset=key,
         description=check.type.description,
         blocking=check.blocking,
-        metadata={"type": check.type.name, **({"severity": check.severity} if check.severity else {})},
+        metadata={
+            "type": check.type.name,
+            "owner": check.owner or owner,
+            **({"severity": check.severity} if check.severity else {}),
+        },
     )

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from connectors.sync import SyncRequest, SyncResult
+from connectors.sync import SyncRequest
 from platform_assets.checks.contract import History, PastSync, SchemaVersion
+from platform_assets.checks.data_time import read_data_times
 
 if TYPE_CHECKING:
     import psycopg
@@ -15,9 +16,8 @@ MAX_COUNTED_BYTES = 1 << 30
 _SYNCS = """
 select finished_at, status, rows_loaded, extract(epoch from finished_at - started_at)::float8
 from ops.syncs
-where source = %(source)s and stream = %(stream)s and sync_id <> %(sync_id)s
-  and status in ('succeeded', 'succeeded_empty', 'succeeded_with_warnings')
-  and trigger <> 'replay' and (window_start is not null) = %(is_partition)s
+where source = %(source)s and stream = %(stream)s and sync_id is distinct from %(sync_id)s::uuid
+  and status <> 'running' and trigger <> 'replay' and (window_start is not null) = %(is_partition)s
 order by started_at desc
 limit %(limit)s
 """
@@ -30,8 +30,8 @@ order by version
 """
 
 
-def read_history(dsn: str, request: SyncRequest, result: SyncResult) -> History:
-    """The stream's earlier syncs and schema versions, and the rows now in its raw table.
+def read_history(dsn: str, request: SyncRequest, sync_id: str | None = None) -> History:
+    """The stream's syncs but the named one, its schema versions, the age of its data, the rows now in its raw table.
 
     Raises:
         LoaderError: the warehouse did not answer; the sync itself is already final.
@@ -40,14 +40,15 @@ def read_history(dsn: str, request: SyncRequest, result: SyncResult) -> History:
 
     from connectors.errors import LoaderError
 
-    stream = {"source": request.source.source, "stream": request.stream.name}
+    key = request.source.source, request.stream.name
+    stream = {"source": key[0], "stream": key[1]}
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             syncs = connection.execute(
                 _SYNCS,
                 {
                     **stream,
-                    "sync_id": result.sync_id,
+                    "sync_id": sync_id,
                     "is_partition": request.window is not None,
                     "limit": MAX_SYNCS,
                 },
@@ -57,11 +58,12 @@ def read_history(dsn: str, request: SyncRequest, result: SyncResult) -> History:
                 syncs=tuple(PastSync(*row) for row in syncs),
                 schemas=tuple(SchemaVersion(row[0], row[1], _changes(row[2]), row[3], row[4]) for row in schemas),
                 table_rows=_table_rows(connection, request),
+                data=read_data_times(connection, [key])[key],
             )
     except psycopg.Error as error:
         raise LoaderError(
             request.label,
-            f"the sync has succeeded, but its history could not be read: {str(error).strip().splitlines()[0]}",
+            f"the sync has ended, but its history could not be read: {str(error).strip().splitlines()[0]}",
             "Run `headwater doctor`; the data is loaded, a retry reads only what is new.",
         ) from error
 

@@ -1,6 +1,7 @@
 """The checks of a stream: those that apply to every stream, and those that its file declares."""
 
 import pkgutil
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -9,17 +10,42 @@ from typing import cast
 from pydantic import ValidationError
 
 from connectors.errors import ConfigError
-from connectors.specs import CheckSpec, StreamSpec, did_you_mean
-from platform_assets.checks.contract import CheckType, Options, StreamCheck
+from connectors.specs import CheckSpec, Spec, StreamSpec, did_you_mean
+from connectors.sync import Verdict
+from connectors.sync.checks import audit_checks
+from connectors.sync.checks.contract import OWN_KEYS, AuditCheck, options_of, settled
+from platform_assets.checks.contract import CheckType, Observation, StreamCheck
+
+_OWNER = re.compile(r"^(team:[\w.-]+|[^@\s]+@[^@\s]+)$")
 
 
 @cache
 def check_types() -> Mapping[str, CheckType]:
-    """Every module of `platform_assets.checks.types`, by the name of its CHECK."""
+    """Every module of `connectors.sync.checks` and `platform_assets.checks.types`, by the name of its CHECK."""
     from platform_assets.checks import types
 
     modules = [import_module(f"{types.__name__}.{info.name}") for info in pkgutil.iter_modules(types.__path__)]
-    return {check.name: check for check in (cast("CheckType", module.CHECK) for module in modules)}
+    after = {check.name: check for check in (cast("CheckType", module.CHECK) for module in modules)}
+    return {name: _audited(check) for name, check in audit_checks().items()} | after
+
+
+def _audited(check: AuditCheck) -> CheckType:
+    """A check that the engine judges, as this side sees it."""
+
+    def evaluate(observation: Observation, options: Spec) -> Verdict:
+        found = check.unjudged(options, observation.result.rows.extracted)
+        return Verdict(check.name, found.passed, check.severity, False, found.explanation, found.measured)
+
+    return CheckType(
+        name=check.name,
+        description=check.description,
+        options=check.options,
+        applies_to=check.applies_to,
+        evaluate=evaluate,
+        severity=check.severity,
+        is_audit=True,
+        blocks=check.blocks,
+    )
 
 
 def checks_of(stream: StreamSpec, place: str) -> tuple[StreamCheck, ...]:
@@ -55,31 +81,29 @@ def _declared(spec: CheckSpec, where: str) -> StreamCheck:
     if spec.type not in known:
         raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", did_you_mean(spec.type, list(known)))
     entry = known[spec.type]
-    severity = spec.severity or ("error" if entry.is_audit else entry.severity)
-    blocking = spec.blocking if spec.blocking is not None else entry.is_audit and severity == "error"
+    severity, blocking = settled(spec, entry.severity, blocks=entry.blocks)
     if blocking and spec.severity == "warn":
         raise ConfigError(
             f"{where}.blocking",
             "a check of severity warn cannot block: its run would go on while automation waits for ever",
             "Set severity: error, or leave blocking out.",
         )
-    if blocking:
-        severity = "error"
-    given = dict(spec.options)
-    name = given.pop("name", entry.name)
+    name, owner = spec.options.get("name", entry.name), spec.options.get("owner")
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigError(f"{where}.name", "must be letters, digits and underscores", "Rename the check.")
+    if owner is not None and not _OWNER.match(str(owner)):
+        raise ConfigError(f"{where}.owner", "is neither an address nor team:<name>", "Write e.g. owner: team:data.")
     try:
-        options = entry.options.model_validate(given)
+        options = options_of(spec, entry.options)
     except ValidationError as error:
         raise _options_error(where, error, entry.options) from error
-    return StreamCheck(name, entry, severity, blocking, options)
+    return StreamCheck(name, entry, severity, blocking, options, None if owner is None else str(owner))
 
 
-def _options_error(where: str, error: ValidationError, model: type[Options]) -> ConfigError:
+def _options_error(where: str, error: ValidationError, model: type[Spec]) -> ConfigError:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
-    known = [*model.model_fields, "type", "name", "severity", "blocking"]
+    known = [*model.model_fields, "type", "severity", "blocking", *OWN_KEYS]
     if first["type"] == "extra_forbidden":
         return ConfigError(f"{where}.{path}", "unknown key", did_you_mean(path, known))
     return ConfigError(f"{where}.{path}", first["msg"].removeprefix("Value error, "), "See docs/checks.md.")

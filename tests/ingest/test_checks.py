@@ -6,14 +6,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from connectors.errors import ConfigError
 from connectors.kinds.rest import RestStreamSpec
 from connectors.specs import CheckSpec, StreamSpec
-from connectors.sync import ObservedColumn, RowCounts, SyncResult, Verdict
+from connectors.sync import ObservedColumn, RowCounts, Status, SyncResult, Verdict
 from platform_assets.assets.metadata import check_result
 from platform_assets.checks import History, Observation, PastSync, SchemaVersion, checks_of
+from platform_assets.checks.data_time import DataTime, moment_of
+from platform_assets.checks.types import freshness_data
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -51,10 +52,11 @@ def judged(name: str, rows: int, history: History, **options: Any) -> Verdict:
     return check.judge(Observation(stream, result(rows), history))
 
 
-def past(*rows: int) -> History:
-    """Earlier syncs, oldest first."""
-    syncs = [PastSync(NOW - timedelta(hours=age), "succeeded", count, 1.0) for age, count in enumerate(rows[::-1])]
-    return History(syncs=tuple(syncs))
+def past(*statuses: Status, seconds: float = 10.0) -> History:
+    """Earlier syncs, newest first."""
+    return History(
+        syncs=tuple(PastSync(NOW - timedelta(hours=age), status, 1, seconds) for age, status in enumerate(statuses))
+    )
 
 
 def versions(*decisions: str, action: str = "added") -> History:
@@ -65,57 +67,6 @@ def versions(*decisions: str, action: str = "added") -> History:
             for number, decision in enumerate(decisions, start=1)
         )
     )
-
-
-USUAL = past(100, 104, 98, 101, 99, 103, 97, 102)
-
-
-@pytest.mark.parametrize(
-    ("rows", "history", "passed"),
-    [
-        (100, USUAL, True),
-        (50, USUAL, False),
-        (200, USUAL, False),
-        (0, USUAL, False),
-        (0, past(100, 104), True),
-        (0, past(3, 1, 2, 5, 1, 2, 4), False),
-        (0, past(100, 0, 90, 110, 0, 95, 105, 0, 100), True),
-        (900, past(0, 0, 12_000, 0, 0, 0, 0, 0), True),
-        (0, past(0, 0, 12_000, 0, 0, 0, 0, 0), True),
-        (100, past(100, 100, 100, 100, 100, 100, 100), True),
-        (50, past(100, 100, 100, 100, 100, 100, 100), False),
-    ],
-    ids=[
-        "as usual", "halved", "doubled", "silent", "still learning", "a small stream falls silent",
-        "sometimes silent", "mostly silent, then rows", "mostly silent, silent again", "constant", "constant, halved",
-    ],
-)  # fmt: skip
-def test_volume_is_judged_against_the_band_of_earlier_syncs(rows: int, history: History, passed: bool) -> None:
-    assert judged("volume_anomaly", rows, history).passed is passed
-
-
-def test_volume_explains_itself_with_band_sample_and_history() -> None:
-    verdict = judged("volume_anomaly", 50, USUAL)
-
-    assert verdict.severity == "warn"
-    assert verdict.explanation == "50 rows, below the expected 60 to 141 (median 100 of 8 earlier syncs)"
-    assert verdict.measured["rows"] == 50
-    assert verdict.measured["sample"] == 8
-    assert verdict.measured["history"] == [100, 104, 98, 101, 99, 103, 97, 102]
-    assert verdict.measured["expected_low"] == pytest.approx(60.3, abs=0.5)
-    assert judged("volume_anomaly", 5, past(1)).explanation == "5 rows; learning: 1 of 7 earlier syncs"
-
-
-def test_volume_options_of_the_file_decide() -> None:
-    assert judged("volume_anomaly", 110, USUAL, sensitivity=0.5).passed is False
-    assert judged("volume_anomaly", 5, past(100, 100, 100), minimum=3).passed is False
-    assert judged("volume_anomaly", 5, past(100, 100, 100), minimum=3, severity="error").severity == "error"
-
-
-@given(st.lists(st.integers(min_value=0, max_value=10**9), min_size=7, max_size=30))
-def test_the_median_of_any_history_is_never_an_anomaly(counts: list[int]) -> None:
-    middle = sorted(counts)[len(counts) // 2]
-    assert judged("volume_anomaly", middle, past(*counts)).passed
 
 
 @pytest.mark.parametrize(
@@ -184,6 +135,119 @@ def test_a_quarantined_record_is_a_warning_with_its_share() -> None:
     assert (verdict.passed, verdict.severity, verdict.measured["share"]) == (False, "warn", 0.01)
     assert verdict.explanation.startswith("2 of 200 records break the contract. See `headwater quarantine list")
     assert check.judge(Observation(stream, result(), History())).passed
+
+
+def test_a_share_of_quarantined_records_can_be_fine() -> None:
+    def verdict(quarantined: int) -> Verdict:
+        stream = StreamSpec(name="orders", checks=(CheckSpec(type="quarantine", max_share=0.01),))
+        held = replace(result(), rows=RowCounts(extracted=200, loaded=200 - quarantined, quarantined=quarantined))
+        return checks_of(stream, "defs.yaml")[0].judge(Observation(stream, held, History()))
+
+    assert verdict(2).passed
+    assert not verdict(3).passed
+    assert verdict(3).explanation.startswith("3 of 200 records break the contract, 1.00% is fine. See")
+
+
+def test_the_error_rate_counts_the_last_syncs_and_judges_a_failed_one_too() -> None:
+    stream = StreamSpec(name="orders", checks=(CheckSpec(type="error_rate", max_share=0.2, last=5),))
+    check = checks_of(stream, "defs.yaml")[0]
+
+    def rate(*statuses: Status) -> Verdict:
+        return check.judge(Observation(stream, result(), past(*statuses)))
+
+    assert rate("failed", "succeeded", "succeeded", "succeeded", "failed").passed
+    assert not rate("failed", "succeeded", "cancelled", "succeeded").passed
+    assert rate("failed", "failed", "failed").explanation == (
+        "3 of the last 4 syncs failed, 20% is fine; learning: 4 of 5"
+    )
+    failed = check.judge_failed(past("failed", "succeeded", "succeeded", "succeeded", "failed", "failed"))
+    assert failed is not None
+    assert (failed.passed, failed.measured["failed"]) == (False, 2)
+
+
+def test_a_slow_run_takes_half_as_long_again_as_the_median_of_the_good_ones() -> None:
+    stream = StreamSpec(name="orders", checks=(CheckSpec(type="slow_run", slack="PT0S"),))
+    check = checks_of(stream, "defs.yaml")[0]
+
+    def verdict(seconds: float, history: History) -> Verdict:
+        took = replace(result(), finished_at=NOW + timedelta(seconds=seconds))
+        return check.judge(Observation(stream, took, history))
+
+    usual = past(*["succeeded"] * 7)
+    assert verdict(15.0, usual).passed
+    slow = verdict(15.1, usual)
+    assert (slow.passed, slow.severity) == (False, "warn")
+    assert slow.explanation == (
+        "15.1 s, at most 15.0 s is usual (1.5 x the median 10.0 s of 7 earlier syncs, at least 7 needed)"
+    )
+    assert verdict(99.0, past(*["succeeded"] * 6, "failed")).explanation == "99.0 s; learning: 6 of 7 earlier syncs"
+    assert set(slow.measured) == {"seconds", "median_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("newest", "attested", "passed", "severity", "words"),
+    [
+        (1, None, True, "warn", "1.0 h old, 6.0 h is fine"),
+        (3, None, False, "warn", "3.0 h old, more than 2.0 h; 5 rows were read, none newer"),
+        (7, None, False, "error", "7.0 h old, more than 6.0 h; 5 rows were read, none newer"),
+        (7, 1, True, "warn", "that nothing is newer: 1.0 h old, 6.0 h is fine"),
+        (7, 8, False, "error", "7.0 h old, more than 6.0 h; 5 rows were read, none newer"),
+        (None, 1, True, "warn", "there is no value yet, and the source said at 2024-04-30 23:00 UTC"),
+        (None, None, True, "warn", "no data yet"),
+    ],
+)
+def test_data_is_as_old_as_its_newest_value_unless_the_source_says_that_nothing_is_newer(
+    newest: int | None, attested: int | None, passed: bool, severity: str, words: str
+) -> None:
+    def ago(hours: int | None) -> datetime | None:
+        return None if hours is None else NOW - timedelta(hours=hours)
+
+    data = DataTime(ago(newest), ago(attested), has_cursor=newest is not None)
+    verdict = freshness_data.judged(data, timedelta(hours=6), timedelta(hours=2), NOW, rows=5)
+
+    assert verdict.passed is passed
+    assert passed or verdict.severity == severity
+    assert words in verdict.explanation
+
+
+def test_the_data_time_is_checked_where_a_time_cursor_and_a_freshness_are_declared() -> None:
+    def has(**spec: Any) -> bool:
+        stream = StreamSpec.model_validate({"name": "orders", **spec})
+        return "freshness_data" in {check.name for check in checks_of(stream, "defs.yaml")}
+
+    cursor, freshness = {"cursor": {"field": "at"}}, {"freshness": {"fail_after": "PT6H"}}
+    assert has(**cursor, **freshness)
+    assert not has(**cursor)
+    assert not has(**freshness)
+    assert not has(**cursor, **freshness, columns={"at": {"type": "bigint"}})
+    assert has(**cursor, checks=[{"type": "freshness_data"}])
+
+
+@pytest.mark.parametrize(
+    ("cursor", "moment"),
+    [
+        ("2024-05-01T10:00:00Z", datetime(2024, 5, 1, 10, tzinfo=UTC)),
+        ("2024-05-01T10:00:00.5+02:00", datetime(2024, 5, 1, 8, 0, 0, 500_000, tzinfo=UTC)),
+        ("2024-05-01T10:00:00", datetime(2024, 5, 1, 10, tzinfo=UTC)),
+        ("2024-05-01", datetime(2024, 5, 2, tzinfo=UTC)),
+        ("4711", None),
+        ("9999-12-31", None),
+        ("", None),
+    ],
+)
+def test_a_cursor_is_a_moment_or_none(cursor: str, moment: datetime | None) -> None:
+    assert moment_of(cursor) == moment
+
+
+def test_a_check_has_an_owner_of_its_own_or_the_streams() -> None:
+    def owner(**spec: Any) -> str | None:
+        stream = StreamSpec(name="orders", checks=(CheckSpec(type="quarantine", **spec),))
+        return checks_of(stream, "defs.yaml")[0].owner
+
+    assert owner(owner="team:finance") == "team:finance"
+    assert owner() is None
+    with pytest.raises(ConfigError, match=r"checks\[0\]\.owner: is neither an address nor team:<name>"):
+        owner(owner="finance")
 
 
 def test_an_audit_that_the_engine_did_not_run_is_red_unless_there_was_nothing_to_judge() -> None:

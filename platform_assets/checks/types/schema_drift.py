@@ -8,15 +8,15 @@ decides: a later sync that looks fine again does not turn it green.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from connectors.specs import Severity
+from connectors.specs import Severity, Spec
 from connectors.sync import Verdict
-from platform_assets.checks.contract import CheckType, Observation, Options, SchemaVersion, every_stream
+from platform_assets.checks.contract import CheckType, Observation, SchemaVersion, every_stream
 
 UNDECIDED = ("pending", "blocked")
 SHOWN_CHANGES = 5
 
 
-class DriftOptions(Options):
+class DriftOptions(Spec):
     """None: what is allowed is the stream's `drift` policy."""
 
 

@@ -5,8 +5,8 @@ the load commits: rows, state, ledger and dlt's own `_dlt_loads` row become visi
 and no second writer, can leave a half-loaded package or an orphan row behind: docs/decisions/0002-one-transaction.md.
 """
 
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -27,6 +27,10 @@ LOADS_TABLE = "_dlt_loads"
 
 class Sink(Protocol):
     """Where a package goes: each file once, then one commit."""
+
+    def alone(self, dataset: str) -> AbstractContextManager[None]:
+        """Nobody else makes tables in the dataset inside the block."""
+        ...
 
     def take(self, table_name: str, path: Path) -> None:
         """Put one package file into the open transaction."""
@@ -67,25 +71,15 @@ class SinkClient(PostgresClient):
         return SinkJob(file_path, self.sink)
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
-        with self._one_at_a_time():
+        with self.sink.alone(self.sql_client.dataset_name):
             super().initialize_storage(truncate_tables)  # pyright: ignore[reportArgumentType] None is dlt's own default
 
     def update_stored_schema(
         self, only_tables: Iterable[str] | None = None, expected_update: Any = None, force: bool = False
     ) -> Any:
         # always compared with the table itself: one that somebody dropped is made again
-        with self._one_at_a_time():
+        with self.sink.alone(self.sql_client.dataset_name):
             return super().update_stored_schema(only_tables, expected_update, force=True)  # pyright: ignore[reportArgumentType]
-
-    @contextmanager
-    def _one_at_a_time(self) -> Generator[None]:
-        """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables."""
-        key = self.sql_client.dataset_name
-        self.sql_client.execute_sql("select pg_advisory_lock(hashtextextended(%s, 8))", key)
-        try:
-            yield
-        finally:
-            self.sql_client.execute_sql("select pg_advisory_unlock(hashtextextended(%s, 8))", key)
 
     def complete_load(self, load_id: str) -> None:
         self.sink.commit(load_id, self.schema.name, self.schema.version_hash)

@@ -4,8 +4,8 @@ The fence is checked first, the audit runs on the staged rows, and the commit co
 anything, and after it everything is true at once.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +70,18 @@ class Publication:
         self._clock = clock
         self._taken = set()
         self._numbers: str | None = None
+
+    @contextmanager
+    def alone(self, dataset: str) -> Generator[None]:
+        """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables.
+
+        The lock is on our connection: dlt resets its own after every failed statement, and with it would free the lock.
+        """
+        self._connection.execute("select pg_advisory_lock(hashtextextended(%s, 8))", [dataset])
+        try:
+            yield
+        finally:
+            self._connection.execute("select pg_advisory_unlock(hashtextextended(%s, 8))", [dataset])
 
     def take(self, table_name: str, path: Path) -> None:
         """dlt renames a package's files by hard link, so the inode tells which part this is."""

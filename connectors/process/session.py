@@ -106,6 +106,7 @@ class Session:
         self._position: Json | None = None
         self._last_position: Json | None = None
         self._afterwards: Json | None = None
+        self._has_own_states = False
         self._sealed_rows = 0
         self._committed_at = time.monotonic()
         self.members: Mapping[str, contract.Connector] = {stream.name: Member(self, stream) for stream in streams}
@@ -211,6 +212,7 @@ class Session:
                 self._afterwards = said.data
             case _:
                 if isinstance(said, messages.State):
+                    self._has_own_states = True
                     self._end_complete()
                 feed = self._by_name.get(said.stream or "")
                 if feed is not None:
@@ -236,7 +238,7 @@ class Session:
                 feed.fail(self._of_stream(said.error, feed))
             case messages.Complete():
                 feed.is_complete = True
-                if feed.lane == "direct":
+                if feed.lane == "direct" or self._has_own_states:
                     feed.end()
             case _:
                 pass

@@ -62,26 +62,26 @@ def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterat
         try:
             dsn = cast("WarehouseResource", context.resources.warehouse).loader_dsn()
             for partition, window in _slices(context):
-                done.append(_one(asset, context, dsn, partition, window))
+                request = SyncRequest(
+                    asset.source, asset.stream, trigger=trigger_of(context), run_id=context.run.run_id, window=window
+                )
+                done.append(judged(asset, dsn, request, run_sync(request, dsn, context.log.info), partition))
         except HeadwaterError as error:
             for earlier in done:
                 context.log_event(_materialization(asset, earlier))
-            yield from _failed_checks(asset, error)
+            yield from failed_checks(asset, error)
             trace = detach(error, asset.source)
             outcome = as_dagster(error, asset.stream.retries, context.retry_number, trace)
             if isinstance(outcome, dg.Failure):
-                yield from _checks_of_failure(asset, context)
+                yield from checks_of_failure(asset, context)
             raise outcome from error
-    yield _report(asset, context, done)
+    yield report(asset, context, done)
 
 
-def _one(
-    asset: StreamAsset, context: dg.AssetExecutionContext, dsn: str, partition: str | None, window: Window | None
+def judged(
+    asset: StreamAsset, dsn: str, request: SyncRequest, result: SyncResult, partition: str | None = None
 ) -> Done:
-    request = SyncRequest(
-        asset.source, asset.stream, trigger=_trigger(context), run_id=context.run.run_id, window=window
-    )
-    result = run_sync(request, dsn, context.log.info)
+    """The sync with the verdicts of the asset's checks."""
     history = read_history(dsn, request, result.sync_id)
     observation = Observation(asset.stream, result, history)
     verdicts = tuple(_verdict(check, observation) for check in asset.checks)
@@ -102,7 +102,7 @@ def _slices(context: dg.AssetExecutionContext) -> Sequence[tuple[str | None, Win
     return [(key, window_of(partitions, key)) for key in context.partition_keys]
 
 
-def _trigger(context: dg.AssetExecutionContext) -> Trigger:
+def trigger_of(context: dg.AssetExecutionContext) -> Trigger:
     for tag, trigger in _TRIGGERS.items():
         if tag in context.run.tags:
             return trigger
@@ -120,7 +120,7 @@ def _materialization(asset: StreamAsset, done: Done) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(asset.key, partition=done.partition, metadata=_metadata(asset, done))
 
 
-def _report(asset: StreamAsset, context: dg.AssetExecutionContext, done: Sequence[Done]) -> dg.MaterializeResult[Any]:
+def report(asset: StreamAsset, context: dg.AssetExecutionContext, done: Sequence[Done]) -> dg.MaterializeResult[Any]:
     """A range run would put one metadata on all its partitions: each gets its own, the range's sums are common."""
     checks = [
         check_result(_worst(verdicts), asset.key) for verdicts in zip(*(one.verdicts for one in done), strict=True)
@@ -139,14 +139,14 @@ def _worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(failed, key=lambda verdict: verdict.severity == "error") if failed else verdicts[-1]
 
 
-def _failed_checks(asset: StreamAsset, error: HeadwaterError) -> Iterator[dg.AssetCheckResult]:
+def failed_checks(asset: StreamAsset, error: HeadwaterError) -> Iterator[dg.AssetCheckResult]:
     """The audit's verdicts behind a failed sync, for the checks that the asset has."""
     known = {check.name for check in asset.checks}
     verdicts = cast("Sequence[Verdict]", getattr(error, "verdicts", ()))
     yield from (check_result(verdict, asset.key) for verdict in verdicts if verdict.name in known)
 
 
-def _checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
+def checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """Checks that judge failed syncs too, from the ledger; nothing when the warehouse is what failed."""
     checks = [check for check in asset.checks if check.type.on_failure is not None]
     if not checks:

@@ -1,6 +1,6 @@
 """A stream as a Dagster asset: definitions only, no connection and no engine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -21,22 +21,12 @@ def stream_asset(
 ) -> dg.AssetsDefinition:
     """One op, one asset, its checks inside the op (a check of its own op would cost as much as a sync)."""
     key = stream_key(source, stream)
-    spec = dg.AssetSpec(
-        key,
-        group_name=source.source,
-        description=stream.description or source.description or None,
-        owners=[stream.owner or source.owner],
-        kinds={kind.name, kind.storage_kind, "postgres"},
-        tags={**stream.tags, "headwater/write": stream.write or kind.default_write},
-        metadata=declared_metadata(source, stream),
-        freshness_policy=freshness_policy(stream),
-    )
     partitions = partitions_definition(stream.partitions) if stream.partitions else None
 
     @dg.multi_asset(
         name=f"{source.source}__{stream.name}",
-        specs=[spec],
-        check_specs=[_check_spec(check, key, stream.owner or source.owner) for check in checks],
+        specs=[_spec(source, stream, kind)],
+        check_specs=list(_check_specs(source, stream, checks)),
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
         pool=pool(source),
@@ -48,6 +38,51 @@ def stream_asset(
         yield from materialize(StreamAsset(key, source, stream, checks), context)
 
     return _op
+
+
+def source_asset(
+    source: SourceSpec, kind: Kind, checks: Mapping[str, tuple[StreamCheck, ...]]
+) -> dg.AssetsDefinition:
+    """One op for all streams of a source whose program emits them together; a run reads those that it selects."""
+
+    @dg.multi_asset(
+        name=source.source,
+        specs=[_spec(source, stream, kind) for stream in source.streams],
+        check_specs=[spec for stream in source.streams for spec in _check_specs(source, stream, checks[stream.name])],
+        can_subset=True,
+        pool=pool(source),
+        required_resource_keys={"warehouse", "dlt"},
+    )
+    def _op(context: dg.AssetExecutionContext) -> Iterator[object]:
+        from platform_assets.assets.materialize import StreamAsset
+        from platform_assets.assets.together import materialize_together
+
+        assets = [
+            StreamAsset(stream_key(source, stream), source, stream, checks[stream.name]) for stream in source.streams
+        ]
+        yield from materialize_together(assets, context)
+
+    return _op
+
+
+def _spec(source: SourceSpec, stream: StreamSpec, kind: Kind) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        stream_key(source, stream),
+        group_name=source.source,
+        description=stream.description or source.description or None,
+        owners=[stream.owner or source.owner],
+        kinds={kind.name, kind.storage_kind, "postgres"},
+        tags={**stream.tags, "headwater/write": stream.write or kind.default_write},
+        metadata=declared_metadata(source, stream),
+        freshness_policy=freshness_policy(stream),
+    )
+
+
+def _check_specs(
+    source: SourceSpec, stream: StreamSpec, checks: tuple[StreamCheck, ...]
+) -> Iterator[dg.AssetCheckSpec]:
+    key, owner = stream_key(source, stream), stream.owner or source.owner
+    return (_check_spec(check, key, owner) for check in checks)
 
 
 def pool(source: SourceSpec) -> str:

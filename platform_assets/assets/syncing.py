@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 
 import dagster as dg
 
 from connectors.sync import Progress, SyncRequest, SyncResult, sync
+
+Lines = SimpleQueue[str | None]
 
 ROWS_EVERY_SECONDS = 10.0
 GRACE_SECONDS = 50.0
@@ -24,29 +26,57 @@ def run_sync(request: SyncRequest, dsn: str, log: Callable[[str], None]) -> Sync
         HeadwaterError: as the engine classified it.
         DagsterExecutionInterruptedError: the run was terminated; the sync has ended, or had GRACE_SECONDS to.
     """
-    lines: SimpleQueue[str | None] = SimpleQueue()
-    outcome: list[SyncResult | BaseException] = []
-    progress = Progress(
+    lines: Lines = SimpleQueue()
+    progress = _progress(request, lines)
+    return _followed(lambda: sync(request, dsn, progress), request.label, lines, log, progress.cancelled)
+
+
+def run_together(
+    requests: Sequence[SyncRequest], dsn: str, log: Callable[[str], None]
+) -> "Mapping[str, SyncResult | Exception]":
+    """As `run_sync`, for streams of one process: how each ended, by name."""
+    from connectors.sync.together import sync_together  # the engine loads with the first sync, not with definitions
+
+    source = requests[0].source.source
+    lines: Lines = SimpleQueue()
+    cancelled = threading.Event()
+    progresses = {request.stream.name: _progress(request, lines, cancelled) for request in requests}
+
+    def work() -> "Mapping[str, SyncResult | Exception]":
+        return sync_together(requests, dsn, progresses, lambda line: lines.put(f"{source}: {line}"))
+
+    return _followed(work, source, lines, log, cancelled)
+
+
+def _progress(request: SyncRequest, lines: Lines, cancelled: threading.Event | None = None) -> Progress:
+    return Progress(
         on_step=lambda step: lines.put(f"{request.label}: {step}"),
         on_rows=_now_and_then(request.label, lines),
         on_log=lambda line: lines.put(f"{request.label}: {line}"),
+        cancelled=cancelled or threading.Event(),
     )
+
+
+def _followed[T](
+    sync: Callable[[], T], name: str, lines: Lines, log: Callable[[str], None], cancelled: threading.Event
+) -> T:
+    outcome: list[T | BaseException] = []
 
     def work() -> None:
         try:
-            outcome.append(sync(request, dsn, progress))
+            outcome.append(sync())
         except BaseException as error:  # noqa: BLE001 (handed to the op's own thread, which raises it)
             outcome.append(error)
         finally:
             lines.put(None)
 
-    thread = threading.Thread(target=work, name=request.label, daemon=True)
+    thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     try:
         while (line := lines.get()) is not None:
             log(line)
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-        progress.cancelled.set()
+        cancelled.set()
         thread.join(GRACE_SECONDS)
         raise
     thread.join()
@@ -56,7 +86,7 @@ def run_sync(request: SyncRequest, dsn: str, log: Callable[[str], None]) -> Sync
     return result
 
 
-def _now_and_then(label: str, lines: "SimpleQueue[str | None]") -> Callable[[int], None]:
+def _now_and_then(label: str, lines: Lines) -> Callable[[int], None]:
     """Rows so far, at most one line in ten seconds."""
     last = time.monotonic()
 

@@ -14,7 +14,7 @@ from connectors.errors import ConfigError
 from connectors.registry import KINDS, kind
 from connectors.specs import SourceSpec, parse_source
 from platform_assets.assets.schedules import source_schedules
-from platform_assets.assets.streams import stream_asset
+from platform_assets.assets.streams import source_asset, stream_asset
 from platform_assets.checks import checks_of
 from platform_assets.sensors.webhook_inbox import inbox_sensors
 
@@ -95,6 +95,11 @@ def source_definitions(spec: SourceSpec, place: str) -> dg.Definitions:
 
 def _assets(spec: SourceSpec, place: str) -> Iterator[dg.AssetsDefinition]:
     entry = kind(spec.connector.kind)
+    if entry.reads_together:
+        checks_by_stream = {stream.name: checks_of(stream, place) for stream in spec.streams}
+        with _friendly(f"{place}: streams"):
+            yield source_asset(spec, entry, checks_by_stream)
+        return
     for stream in spec.streams:
         checks = checks_of(stream, place)
         with _friendly(f"{place}: streams[{stream.name}]"):

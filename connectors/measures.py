@@ -1,12 +1,14 @@
 """What a source can be asked for beside its records, so that a read is reconciled: a count, sums, a checksum of keys.
 
-A measure has a name: `count`, `sum(<column>)` or `keys`. Its value is a decimal text, of the rows of this read.
+A measure has a name: `count`, `sum(<column>)` or `keys`. Its value is a decimal text, of the rows of this read; one
+with an exponent was added up from floats, whose last digits say nothing.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +61,19 @@ def asked(stream: "StreamSpec") -> tuple[str, ...]:
     """The measures that the stream's `reconcile` checks want of the source, each once."""
     named = (str(check.options.get("against", COUNT)) for check in stream.checks if check.type == "reconcile")
     return tuple(dict.fromkeys(measure_named(name) for name in named))
+
+
+def number_text(value: object) -> str | None:
+    """A number, or a text that is one, as the value of a measure; None for everything else, also NaN."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    if isinstance(value, float):
+        return f"{value:.17e}" if math.isfinite(value) else None
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    return f"{number:f}" if number.is_finite() else None
 
 
 def key_checksum(keys: Iterable[Sequence[object]]) -> str | None:

@@ -17,6 +17,7 @@ from connectors.database.batches import to_batch
 from connectors.database.pg_read import KEYSET, PREVIEW_ROWS
 from connectors.database.shape import TableColumn, TableShape
 from connectors.errors import ConfigError
+from connectors.measures import KEYS, asked, key_checksum, number_text, summed_column
 
 if TYPE_CHECKING:
     from connectors.kinds.database import DatabaseStreamSpec
@@ -203,11 +204,38 @@ class AlchemyRead:
         return saved if is_same and self.context.window is None else {}
 
     def _attest(self, shape: TableShape, conditions: Sequence[Condition], emit: Emit) -> None:
-        if self.stream.wants_count:
+        """What `reconcile` checks ask for; a column that is not there is not spoken of."""
+        table = sa.table(shape.table, schema=shape.schema)
+        types = {column.name: column.house_type for column in shape.columns}
+        count: int | None = None
+        said: dict[str, str | None] = {}
+        for measure in asked(self.stream):
+            column = summed_column(measure)
+            if column is not None and types.get(column) not in ("bigint", "decimal", "double"):
+                continue
             self.context.usage.requests += 1
-            table = sa.table(shape.table, schema=shape.schema)
-            query = sa.select(sa.func.count()).select_from(table).where(*conditions)
-            emit(Attestation(rows=int(self.connection.execute(query).scalar() or 0)))
+            if measure == KEYS:
+                said[measure] = self._key_checksum(table, types, conditions)
+                continue
+            value = sa.func.count() if column is None else sa.func.coalesce(sa.func.sum(sa.column(column)), 0)
+            found = self.connection.execute(sa.select(value).select_from(table).where(*conditions)).scalar()
+            if column is None:
+                count = int(found or 0)
+            else:
+                said[measure] = number_text(found)
+        texts = {name: text for name, text in said.items() if text is not None}
+        if count is not None or texts:
+            emit(Attestation(rows=count, measures=texts))
+
+    def _key_checksum(
+        self, table: sa.TableClause, types: Mapping[str, str], conditions: Sequence[Condition]
+    ) -> str | None:
+        """None for keys that databases write in different ways, such as times."""
+        names = self.stream.primary_key
+        if not names or not all(types.get(name) in ("text", "bigint", "decimal") for name in names):
+            return None
+        query = sa.select(*map(sa.column, names)).select_from(table).where(*conditions)
+        return key_checksum(self.connection.execution_options(stream_results=True).execute(query))
 
     def _batches(
         self,

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from connectors.contract import CopyFormat
 from connectors.database.shape import TableColumn, TableShape
+from connectors.measures import COUNT, DIGEST_SQL, KEYS, summed_column, text_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,33 @@ def copy_out(selection: Selection, form: CopyFormat) -> sql.Composed:
     return sql.SQL("copy ({}) to stdout (format {}, encoding 'UTF8')").format(select(selection, form), sql.SQL(form))
 
 
-def count(selection: Selection) -> sql.Composed:
-    return sql.SQL("select count(*){}").format(_rest(selection))
+def answerable(shape: TableShape, wanted: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    """The measures that this table can tell: sums of its numbers, a checksum where it has the keys."""
+    types = {column.name: column.house_type for column in shape.columns}
+
+    def can(measure: str) -> bool:
+        if measure == KEYS:
+            return bool(keys) and set(keys) <= types.keys()
+        column = summed_column(measure)
+        return column is None or types.get(column) in ("bigint", "decimal", "double")
+
+    return tuple(measure for measure in wanted if can(measure))
+
+
+def measures(selection: Selection, wanted: Sequence[str], keys: Sequence[str]) -> sql.Composed:
+    """select count(*), sum(amount), <sum of the keys' numbers> from <table> where ..."""
+    types = {column.name: column.native_type for column in selection.shape.columns}
+
+    def expression(measure: str) -> sql.Composable:
+        if (column := summed_column(measure)) is not None:
+            return sql.SQL("coalesce(sum({}), 0)").format(sql.Identifier(column))
+        if measure == COUNT:
+            return sql.SQL("count(*)")
+        texts = [sql.SQL(cast("LiteralString", text_sql(types[key]))).format(sql.Identifier(key)) for key in keys]
+        number = sql.SQL(DIGEST_SQL).format(sql.SQL(", ").join(texts))
+        return sql.SQL("coalesce(sum({}), 0)").format(number)
+
+    return sql.SQL("select {}{}").format(sql.SQL(", ").join(map(expression, wanted)), _rest(selection))
 
 
 def greatest(selection: Selection, column: TableColumn) -> sql.Composed:

@@ -11,6 +11,7 @@ from connectors.database.pg_query import Selection
 from connectors.database.pg_rows import BinaryRows, CsvRows
 from connectors.database.shape import TableColumn, TableShape, schema_of, utc_text
 from connectors.errors import ConfigError, SourceError
+from connectors.measures import COUNT, asked, number_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,9 +147,16 @@ class TableRead:
         return saved if is_same and self.context.window is None else {}
 
     def _attest(self, selection: Selection, emit: Emit) -> None:
-        if self.stream.wants_count:
-            counted = self._one(pg_query.count(selection))
-            emit(Attestation(rows=int(counted or 0)))
+        """What `reconcile` checks ask for, of the same snapshot; a column that is not there is not spoken of."""
+        wanted = pg_query.answerable(selection.shape, asked(self.stream), self.stream.primary_key)
+        if not wanted:
+            return
+        self.context.usage.requests += 1
+        row = self.connection.execute(pg_query.measures(selection, wanted, self.stream.primary_key)).fetchone() or ()
+        said = dict(zip(wanted, row, strict=True))
+        count = said.pop(COUNT, None)
+        texts = {name: text for name, value in said.items() if (text := number_text(value)) is not None}
+        emit(Attestation(rows=count, measures=texts))
 
     def _one(self, query: Any) -> Any:
         self.context.usage.requests += 1

@@ -1,7 +1,7 @@
 """The pages of one read: fetched in order, judged, and taken apart into raw records."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, p
 from connectors.http.records import SELF, JsonPage, MalformedPageError, Slice, join
 from connectors.http.requests import Plan
 from connectors.http.spooled import SpooledAnswer
+from connectors.measures import number_text, sum_of
 
 if TYPE_CHECKING:
     from connectors.http.source import HttpStreamSpec
@@ -51,6 +52,7 @@ class Page:
     validators: Validators = NO_VALIDATORS
     is_unchanged: bool = False
     is_absent: bool = False
+    sums: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class PageFetcher:
@@ -111,8 +113,9 @@ class PageFetcher:
         part = Part(body, len(records) - len(odd), tuple(odd))
         absent = page is None
         return Page(
-            self._number, iter((part,)), part.rows, total, following, answer.seconds, validators, is_absent=absent
-        )
+            self._number, iter((part,)), part.rows, total, following, answer.seconds, validators, is_absent=absent,
+            sums=self._sums(page),
+        )  # fmt: skip
 
     def _spooled(self, answer: Response, path: Path, page: Page) -> Generator[Part]:
         """The parts of an answer that is in a file. Raises HeadwaterError, classified."""
@@ -123,7 +126,7 @@ class PageFetcher:
             for records in found.pieces():
                 body, odd = join(records)
                 yield Part(body, len(records) - len(odd), tuple(odd))
-            page.total = self._total(found.page, answer)
+            page.total, page.sums = self._total(found.page, answer), self._sums(found.page)
         except MalformedPageError as error:
             fault = _malformed(error, answer, size)
         except FaultError as error:
@@ -183,6 +186,12 @@ class PageFetcher:
         if self._number == 1:
             raise FaultError(Fault("source", f"total: no number at {path!r}", "Correct the stream's `total`."))
         return None
+
+    def _sums(self, page: JsonPage | None) -> Mapping[str, str]:
+        if page is None:
+            return {}
+        said = ((sum_of(column), number_text(page.value_at(path))) for column, path in self._stream.sums.items())
+        return {measure: text for measure, text in said if text is not None}
 
 
 def _missing(page: JsonPage, what: str) -> FaultError:

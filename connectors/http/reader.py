@@ -30,7 +30,7 @@ from connectors.http.client import HttpClient, Settings
 from connectors.http.conditional import NO_VALIDATORS, remembered, to_state
 from connectors.http.discovery import guess_columns
 from connectors.http.hooks import NO_HOOKS, Hooks
-from connectors.http.limits import RatePool, local_pool, quota_of
+from connectors.http.limits import RatePool, local_pool, rules_of
 from connectors.http.pages import Page, PageFetcher, Part
 from connectors.http.requests import Plan, address, plan
 from connectors.secrets import is_reference, resolve
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MB: Final = 1_000_000
+_GRACE_SECONDS: Final = 30.0
 
 
 class RestConnector:
@@ -91,6 +92,7 @@ class RestConnector:
         reading = replace(reading, headers=version.headers, spool=spool)
         is_ordered = spec.incremental is not None and spec.incremental.ordered
         rows, total, is_whole, is_unchanged = 0, None, False, False
+        sums: dict[str, str] = {}
         with closing(self._pages(reading, context)) as pages:
             for page in pages:
                 for part in page.parts:
@@ -100,12 +102,13 @@ class RestConnector:
                         what = f"stopped on page {page.number}"
                         raise Cancelled(self._label(spec), what, "Start the sync again; it resumes.")
                 total = page.total if page.total is not None else total
+                sums |= page.sums
                 is_whole, is_unchanged, version = page.following is None, page.is_unchanged, page.validators
                 if is_ordered and not is_whole:
                     yield Checkpoint(is_ordered=True)
         is_nothing_new = is_unchanged or (reading.is_filtered and rows == 0)
-        if is_whole and (total is not None or is_nothing_new):
-            yield Attestation(rows=total, nothing_new=is_nothing_new)
+        if is_whole and (total is not None or sums or is_nothing_new):
+            yield Attestation(rows=total, nothing_new=is_nothing_new, measures=sums)
         if spec.conditional and is_whole and not is_unchanged and context.window is None:
             yield Checkpoint(to_state(spec, state, version))
 
@@ -190,20 +193,15 @@ class RestConnector:
     def _pool(self, context: ReadContext) -> RatePool:
         """The pool that all processes share, or this process's own where nothing is shared."""
         spec = cast("HttpConnectorSpec", self._source.connector)
-        limit, failures = spec.rate_limit, spec.breaker.failures
-        name, pause = limit.pool or self._source.source, spec.breaker.pause.total_seconds()
+        limit = spec.rate_limit
+        name = limit.pool or self._source.source
+        # a request ends at timeouts.total; what it needs to say so is within the grace
+        rules = rules_of(limit, spec.breaker, spec.timeouts.total.total_seconds() + _GRACE_SECONDS)
         if context.connect_shared is None:
-            return local_pool(name, limit, failures=failures, pause_seconds=pause)
+            return local_pool(name, rules)
         from connectors.http.shared import PostgresPool  # loads libpq: only where something is shared
 
-        return PostgresPool(
-            name,
-            quota_of(limit),
-            context.connect_shared,
-            failures=failures,
-            pause_seconds=pause,
-            is_backfill=context.window is not None,
-        )
+        return PostgresPool(name, rules, context.connect_shared, is_backfill=context.window is not None)
 
 
 def _progress(page: Page, waited_seconds: float) -> str:

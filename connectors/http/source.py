@@ -71,6 +71,7 @@ class HttpStreamSpec(StreamSpec):
     single: `records` selects one object, which is one record.
     total: path of the source's own count of the whole read, or `header:X-Total-Count`; the sync is reconciled
         against it.
+    sums: path of the source's own sum of a column over the whole read, by column, for `reconcile` against it.
     send_in: where paging and incremental parameters go, in the query or in the JSON body of a POST.
     empty_statuses: statuses that mean "no records", e.g. 204 or 404.
     null_is_empty: `null` where the records should be means none.
@@ -86,6 +87,7 @@ class HttpStreamSpec(StreamSpec):
     records: DottedPath | None = None
     single: bool = False
     total: DottedPath | None = None
+    sums: Mapping[str, DottedPath] = Field(default_factory=dict)
     pagination: PagingSpec = NoPaging()
     incremental: IncrementalSpec | None = None
     empty_statuses: tuple[int, ...] = ()
@@ -141,6 +143,8 @@ def require_fit(stream: HttpStreamSpec, *, builds_parameters: bool = False) -> N
 def _require_parent(stream: HttpStreamSpec) -> None:
     if ("{parent." in stream.path) != (stream.parent is not None):
         raise ValueError("parent and {parent.FIELD} in path belong together: set both or none")
+    if stream.parent is not None and stream.sums:
+        raise ValueError("sums are those of one read; a stream below another one is read once a parent")
     if stream.parent is not None and stream.incremental is not None and stream.incremental.ordered:
         raise ValueError("incremental.ordered: records of several parents never come in order of the cursor")
 
@@ -157,4 +161,4 @@ def _require_format(stream: HttpStreamSpec) -> None:
 def _reads_body(stream: HttpStreamSpec) -> bool:
     paging = stream.pagination
     paths = [getattr(paging, key, None) for key in ("has_more", "total_pages", "path")]
-    return any(paths) or (stream.total is not None and not stream.total.startswith("header:"))
+    return any(paths) or bool(stream.sums) or (stream.total is not None and not stream.total.startswith("header:"))

@@ -104,11 +104,6 @@ class DatabaseStreamSpec(StreamSpec):
     def blocked(self) -> frozenset[str]:
         return frozenset(name for name, column in self.columns.items() if column.rule == "block")
 
-    @property
-    def wants_count(self) -> bool:
-        """A declared `reconcile` check: the source then counts the rows of the same snapshot."""
-        return any(check.type == "reconcile" for check in self.checks)
-
     @model_validator(mode="after")
     def _readable(self) -> Self:
         if self.select and self.exclude:

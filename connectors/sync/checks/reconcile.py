@@ -16,7 +16,7 @@ from pydantic import field_validator
 
 from connectors.measures import COUNT, DIGEST_SQL, KEYS, measure_named, summed_column, text_sql
 from connectors.specs import Spec, StreamSpec
-from connectors.sync.checks.asking import one_row
+from connectors.sync.checks.asking import gone, one_row
 from connectors.sync.checks.contract import AuditCheck, Judge, Outcome, Staged, Whole
 
 _FLOAT_TOLERANCE = Decimal("1e-9")
@@ -63,6 +63,8 @@ class _Reconcile(Judge):
 
     def concluded(self, whole: Whole) -> Outcome | None:
         against, rows = self._options.against, whole.rows
+        if (column := summed_column(against)) is not None and (absent := gone(whole, column)) is not None:
+            return absent
         said = whole.attested.said(against)
         if said is None:
             return None
@@ -75,7 +77,8 @@ class _Reconcile(Judge):
             counted = {"source_rows": int(theirs), "rows": rows.extracted}
             return Outcome(theirs == ours, f"the source says {theirs:f} rows, {rows.extracted} were read", counted)
         column = whole.schema.find(summed_column(against) or "")
-        passed = _agree(ours, theirs, is_float=column is not None and column.type == "double")
+        is_float = "e" in said or (column is not None and column.type == "double")
+        passed = _agree(ours, theirs, is_float=is_float)
         measured: dict[str, Any] = {"source": said, "read": f"{ours:f}", "rows": rows.extracted}
         if against == KEYS:
             same = "the same as" if passed else "not those of"

@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
+from typing import TypeVar
 
 import dagster as dg
 
 from connectors.sync import Progress, SyncRequest, SyncResult, sync
 
 Lines = SimpleQueue[str | None]
+_Outcome = TypeVar("_Outcome")
 
 ROWS_EVERY_SECONDS = 10.0
 GRACE_SECONDS = 50.0
@@ -57,10 +59,10 @@ def _progress(request: SyncRequest, lines: Lines, cancelled: threading.Event | N
     )
 
 
-def _followed[T](
-    sync: Callable[[], T], name: str, lines: Lines, log: Callable[[str], None], cancelled: threading.Event
-) -> T:
-    outcome: list[T | BaseException] = []
+def _followed(
+    sync: Callable[[], _Outcome], name: str, lines: Lines, log: Callable[[str], None], cancelled: threading.Event
+) -> _Outcome:
+    outcome: list[_Outcome | BaseException] = []
 
     def work() -> None:
         try:

@@ -51,6 +51,7 @@ class Shop:
     """orders: served in order of `at`, `page_size` on a page. refusals: answers given instead, the next first.
 
     total: what the shop claims; None is the truth. on_page: called with the number of each request, from 1.
+    lost_page: comes without its orders, and with status 200.
     """
 
     url: str
@@ -59,6 +60,7 @@ class Shop:
     page_size: int = 2
     total: int | None = None
     requests: int = 0
+    lost_page: int | None = None
     on_page: Callable[[int], None] = lambda number: None
 
     def answer(self, target: str, authorization: str) -> Answer:
@@ -75,7 +77,9 @@ class Shop:
         last = first + self.page_size
         total = len(wanted) if self.total is None else self.total
         following = str(last) if last < len(wanted) else None
-        return Answer(200, {"data": wanted[first:last], "next": following, "total": total})
+        sums = {"cents": sum(order["cents"] for order in wanted)}
+        data = [] if self.lost_page == first // self.page_size + 1 else wanted[first:last]
+        return Answer(200, {"data": data, "next": following, "total": total, "sums": sums})
 
 
 def _at(order: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
-"""The body of the dbt op: guard, lock, one dbt process, its results as Dagster's."""
+"""The body of the dbt op: guard, lock, one dbt process, publication of tested marts, results as Dagster's."""
 
-from collections.abc import Generator, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,9 +8,11 @@ from uuid import uuid4
 
 import dagster as dg
 
+from platform_assets.dbt import beside
 from platform_assets.dbt.environment import dbt_environment
 from platform_assets.dbt.failures import dbt_error
 from platform_assets.dbt.graph import Graph
+from platform_assets.dbt.served import remember
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from platform_assets.dbt.runner import Command, Outcome, Reported
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
-
-# first key of the advisory locks that models take; the second is a hash of the relation
-_LOCK_CLASS = 0x0DB7
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,39 @@ def _build(
     warehouse = ensure_warehouse(settings)
     runs = settings.home / "dbt-runs"
     target = runs / f"{context.run.run_id[:8]}-{uuid4().hex[:6]}"
+    graph = build.graph
     command = _command(build, config, warehouse, target, models, tests)
-    with _locked(warehouse, sorted(build.graph.models[id_].relation for id_ in models)):
-        outcome = yield from _own_events(run_dbt(command, build.graph), context.selected_asset_check_keys)
+    marts = {dg.AssetKey(graph.key(id_)): id_ for id_ in beside.marts_of(graph, models)}
+    built: dict[str, dg.MaterializeResult[Any]] = {}
+    with beside.locked(warehouse.transformer_dsn, graph, models):
+        if not config.full_refresh:
+            beside.copy_served(warehouse.transformer_dsn, graph, models)
+        events = _own_events(run_dbt(command, graph), context.selected_asset_check_keys)
+        outcome = yield from _all_but_marts(events, marts, built)
+        judged = beside.judge(graph, models, outcome.statuses)
+        beside.publish(warehouse.transformer_dsn, [graph.models[id_].name for id_ in judged.published])
+    yield from (built[id_] for id_ in judged.published if id_ in built)
+    for id_, reason in judged.held.items():
+        context.log.warning("%s was built, but the one before is served on: %s", graph.models[id_].relation, reason)
+    remember(settings, build.manifest, beside.done(models, outcome.statuses, judged))
     forget_old_runs(runs)
     if outcome.error is not None:
-        raise dbt_error(build.graph, target, outcome.error)
+        raise dbt_error(graph, target, outcome.error)
+
+
+def _all_but_marts(
+    events: "Generator[Event, None, Outcome]", marts: Mapping[Any, str], built: dict[str, dg.MaterializeResult[Any]]
+) -> "Generator[Event, None, Outcome]":
+    """A mart counts as materialized when it is published: its result goes into `built` till then."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return cast("Outcome", end.value)
+        if isinstance(event, dg.MaterializeResult) and event.asset_key in marts:
+            built[marts[event.asset_key]] = event
+        else:
+            yield event
 
 
 def _own_events(
@@ -134,20 +159,11 @@ def _command(
 
     graph = build.graph
     arguments = ["build", "--exclude-resource-type", "unit_test", "--threads", str(build.threads)]
+    arguments += beside.beside_words(str(build.manifest.parent))
     if config.full_refresh:
         arguments.append("--full-refresh")
     if models != set(graph.models) or tests != set(graph.tests):
         selectors = [*(graph.models[id_].selector for id_ in models), *(graph.tests[id_].selector for id_ in tests)]
         arguments += ["--indirect-selection", "empty", "--select", *sorted(selectors)]
-    return Command(build.project_dir, build.manifest, tuple(arguments), dbt_environment(warehouse), target)
-
-
-@contextmanager
-def _locked(warehouse: Warehouse, relations: Sequence[str]) -> Generator[None]:
-    """Two runs that build the same model take turns; taken in one order, so neither waits for the other for ever."""
-    import psycopg
-
-    with psycopg.connect(warehouse.transformer_dsn, autocommit=True) as session:
-        for relation in relations:
-            session.execute("select pg_advisory_lock(%s, hashtext(%s))", (_LOCK_CLASS, relation))
-        yield
+    environment = {**dbt_environment(warehouse), **beside.BESIDE}
+    return Command(build.project_dir, build.manifest, tuple(arguments), environment, target, frozenset(models))

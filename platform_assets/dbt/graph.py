@@ -37,13 +37,15 @@ class Freshness:
 class Model:
     """A model, seed or snapshot that is a relation of its own; ephemeral models are seen through.
 
-    key: the asset's; schema and relation unless `meta.dagster.asset_key` names another.
+    key: the asset's; schema and name unless `meta.dagster.asset_key` names another.
     selector: dbt's fully qualified name, which selects this node alone.
     parents: unique ids of models and sources.
     """
 
     unique_id: str
     key: Key
+    schema: str
+    name: str
     relation: str
     selector: str
     folder: str
@@ -94,8 +96,15 @@ class Graph:
             id_: Source(id_, _key(node), f"{node['schema']}.{node['identifier']}")
             for id_, node in manifest["sources"].items()
         }
-        found = (self._test(node) for node in self._nodes.values() if node["resource_type"] == "test")
+        tests = [node for node in self._nodes.values() if node["resource_type"] == "test"]
+        found = (self._test(node) for node in tests)
         self.tests = {test.unique_id: test for test in found if test is not None}
+        self.shared_tests: Mapping[str, tuple[str, ...]] = {
+            node["unique_id"]: tuple(sorted(set(self._parents(node))))
+            for node in tests
+            if node["unique_id"] not in self.tests and _is_blocking(node)
+        }
+        """Blocking tests that judge no single model, with all that they read."""
 
     @cached_property
     def tests_of(self) -> Mapping[str, Sequence[Test]]:
@@ -126,6 +135,8 @@ class Graph:
         return Model(
             unique_id=node["unique_id"],
             key=_key(node),
+            schema=node["schema"],
+            name=node["alias"],
             relation=f"{node['schema']}.{node['alias']}",
             selector=".".join(node["fqn"]),
             folder="/".join(node["fqn"][1:-1]),
@@ -175,13 +186,17 @@ class Graph:
             selector=".".join(node["fqn"]),
             model=judged,
             others=tuple(id_ for id_ in read if id_ != judged),
-            is_blocking=(node["config"].get("severity") or "error").lower() == "error",
+            is_blocking=_is_blocking(node),
             description=node["description"] or _in_words(node),
         )
 
 
 def _is_asset(node: Mapping[str, Any]) -> bool:
     return node["resource_type"] in _ASSETS and node["config"].get("materialized") != "ephemeral"
+
+
+def _is_blocking(test: Mapping[str, Any]) -> bool:
+    return bool((test["config"].get("severity") or "error").lower() == "error")
 
 
 def _dagster_meta(node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,33 +21,41 @@ from dagster_dbt.core.dbt_event_iterator import (
 )
 from packaging.version import Version
 
+from platform_assets.dbt.beside import built_beside, statuses
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import PARTIAL_PARSE, dbt_command, read_manifest
 
 KEPT_RUNS = 20
 """Folders of past dbt processes (log, compiled SQL, run_results.json) that are kept."""
 
+_PARSED_BESIDE = "partial_parse.beside.msgpack"
+"""As PARTIAL_PARSE, where marts have the schema in which they are built."""
 
 Reported = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """arguments: of dbt itself, e.g. ("build", "--select", ...). target: folder of its log and artifacts."""
+    """arguments: of dbt itself, e.g. ("build", "--select", ...). target: folder of its log and artifacts.
+
+    models: unique ids of what it builds; the marts among them are built beside the served ones.
+    """
 
     project_dir: Path
     manifest: Path
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     target: Path
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """error: dbt's own words when the process failed, else None."""
+    """error: dbt's own words when the process failed, else None. statuses: of run_results.json, by unique id."""
 
     target: Path
     error: str | None
+    statuses: Mapping[str, str]
 
 
 class _Translator(DagsterDbtTranslator):
@@ -83,7 +91,7 @@ class _Dbt(DbtCliResource):
                 "DBT_PROJECT_DIR": str(command.project_dir),
                 "DBT_PROFILES_DIR": str(command.project_dir),
             },
-            manifest=read_manifest(command.manifest),
+            manifest=built_beside(read_manifest(command.manifest), graph, command.models),
             dagster_dbt_translator=_Translator(graph),
             project_dir=command.project_dir,
             target_path=command.target,
@@ -112,9 +120,11 @@ def _stop(invocation: DbtCliInvocation) -> None:
 def run_dbt(command: Command, graph: Graph) -> Generator[Reported, None, Outcome]:
     """Run dbt; yields every built model with row count, columns and column lineage, and every test's result."""
     command.target.mkdir(parents=True, exist_ok=True)
-    parsed = command.manifest.parent / PARTIAL_PARSE
-    if parsed.is_file():
-        shutil.copy(parsed, command.target / PARTIAL_PARSE)
+    parsed = command.manifest.parent / _PARSED_BESIDE
+    for earlier in (parsed, command.manifest.parent / PARTIAL_PARSE):
+        if earlier.is_file():
+            shutil.copy(earlier, command.target / PARTIAL_PARSE)
+            break
     with _environment(command.environment):
         dbt = _Dbt(
             project_dir=str(command.project_dir),
@@ -135,7 +145,7 @@ def run_dbt(command: Command, graph: Graph) -> Generator[Reported, None, Outcome
             if invocation.adapter is not None:
                 invocation.adapter.cleanup_connections()
     _keep_parse(command.target / PARTIAL_PARSE, parsed)
-    return Outcome(command.target, None if error is None else str(error))
+    return Outcome(command.target, None if error is None else str(error), statuses(command.target))
 
 
 def _measured(invocation: DbtCliInvocation, event: dg.AssetMaterialization) -> dg.AssetMaterialization:

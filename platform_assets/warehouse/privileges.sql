@@ -26,6 +26,9 @@ $$;
 create schema if not exists staging authorization headwater_transformer;
 create schema if not exists intermediate authorization headwater_transformer;
 create schema if not exists marts authorization headwater_transformer;
+-- marts that are being built and tested, and those served before: only the transformer looks in there
+create schema if not exists marts__next authorization headwater_transformer;
+create schema if not exists marts__last authorization headwater_transformer;
 grant usage on schema staging, intermediate, marts to headwater_reader;
 
 -- raw: what the loader makes, the transformer reads; the reader does not
@@ -36,6 +39,8 @@ alter default privileges for role headwater_loader grant select on tables to hea
 alter default privileges for role headwater_transformer in schema staging grant select on tables to headwater_reader;
 alter default privileges for role headwater_transformer in schema intermediate grant select on tables to headwater_reader;
 alter default privileges for role headwater_transformer in schema marts grant select on tables to headwater_reader;
+-- what is built there will be served
+alter default privileges for role headwater_transformer in schema marts__next grant select on tables to headwater_reader;
 grant select on all tables in schema staging, intermediate, marts to headwater_reader;
 
 -- functions are nobody's until granted
@@ -49,4 +54,5 @@ grant insert, update on ops.leases, ops.syncs, ops.schema_versions, ops.quaranti
     to headwater_loader;
 grant insert on ops.stream_state, ops.webhook_inbox, ops.pieces to headwater_loader;
 grant delete on ops.leases, ops.quarantine, ops.rate_pools, ops.webhook_inbox, ops.pieces to headwater_loader;
+grant insert, update, delete on ops.tokens to headwater_loader;
 grant select on ops.syncs, ops.schema_versions, ops.usage to headwater_transformer, headwater_reader;

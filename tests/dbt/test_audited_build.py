@@ -1,0 +1,42 @@
+"""`headwater dbt build`: the whole command on the demo's streams."""
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from platform_assets.settings import PROJECT_ROOT
+from platform_assets.warehouse import Warehouse
+
+
+def headwater(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "platform_assets.cli", "dbt", *words]
+    return subprocess.run(command, env=env, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+
+
+def count(warehouse: Warehouse, relation: str) -> object:
+    with psycopg.connect(warehouse.reader_dsn) as session:
+        return session.execute(f"select count(*) from {relation}".encode()).fetchone()
+
+
+@pytest.mark.slow
+def test_a_build_publishes_marts_once_again_slim_and_can_be_taken_back(env: dict[str, str], raw: Warehouse) -> None:
+    whole = headwater(env, "build")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "published marts.airlines" in whole.stdout
+    events = count(raw, "marts.events")
+
+    slim = headwater(env, "build", "--slim")
+    assert slim.returncode == 0, slim.stdout + slim.stderr
+    assert "Nothing to do" in slim.stdout
+    assert "published" not in slim.stdout
+
+    # an incremental mart goes on from what is served
+    again = headwater(env, "build", "-s", "events")
+    assert "published marts.events" in again.stdout, again.stdout
+    back = headwater(env, "rollback", "marts.events")
+    assert (back.returncode, os.linesep in back.stdout) == (0, True), back.stderr
+    assert count(raw, "marts.events") == events
+    assert headwater(env, "rollback", "marts.events").returncode == 3

@@ -1,0 +1,181 @@
+"""An Airbyte source through the engine: what is in the tables and in the saved positions after each sync."""
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from connectors.errors import AuthError, SourceError, TransientError
+from connectors.specs import SourceSpec
+from connectors.sync import Progress, SyncRequest, SyncResult
+from connectors.sync.together import Outcome, sync_together
+from platform_assets.settings import load_settings
+from platform_assets.warehouse import ensure_warehouse
+from tests.airbyte.scripting import record, scripted, shared_state, state, status, stream, trouble
+from tests.support import sql
+from tests.support.servers import TestServer, clean_environment, database_pair
+
+CATALOG = [stream("things"), stream("others"), stream("whole", "full_refresh")]
+
+
+@pytest.fixture(scope="module")
+def dsn(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """One warehouse for the module; every test has a source of its own."""
+    with database_pair(server, f"test_{uuid4().hex[:12]}") as pair:
+        home = str(tmp_path_factory.mktemp("home"))
+        yield ensure_warehouse(load_settings(clean_environment() | pair | {"HEADWATER_HOME": home})).loader_dsn
+
+
+@pytest.fixture
+def name() -> str:
+    return f"unit_{uuid4().hex[:8]}"
+
+
+def sync(spec: SourceSpec, dsn: str, log: list[str] | None = None) -> Mapping[str, Outcome]:
+    requests = [SyncRequest(spec, one, trigger="cli") for one in spec.streams]
+    lines = log if log is not None else []
+    return sync_together(requests, dsn, {one.name: Progress() for one in spec.streams}, lines.append)
+
+
+def succeeded(outcomes: Mapping[str, Outcome]) -> bool:
+    assert all(isinstance(outcome, SyncResult) for outcome in outcomes.values()), outcomes
+    return True
+
+
+def ids(dsn: str, name: str, table: str = "things") -> list[int]:
+    return [row[0] for row in sql.run(dsn, f"select id from raw_{name}.{table} order by 1")]
+
+
+def merged(stream_name: str) -> dict[str, Any]:
+    return {"name": stream_name, "primary_key": "id", "write": "merge"}
+
+
+@pytest.mark.parametrize("end", ["trace", "kill", "exit"])
+def test_a_read_goes_on_after_the_last_state_and_nothing_is_doubled(
+    tmp_path: Path, dsn: str, name: str, end: str
+) -> None:
+    ends = {"trace": trouble("it broke"), "kill": {"do": "kill"}, "exit": {"do": "exit", "code": 1}}
+    source = scripted(
+        tmp_path,
+        catalog=CATALOG,
+        reads=[
+            [record("things", 1), record("things", 2), state("things", {"at": 2}), record("things", 3), ends[end]],
+            [record("things", 3), record("things", 4), state("things", {"at": 4}), status("things", "COMPLETE")],
+        ],
+    )
+    spec = source.spec({"name": "things"}, source=name)
+    expected = {"trace": SourceError, "kill": TransientError, "exit": SourceError}[end]
+    assert isinstance(sync(spec, dsn)["things"], expected)
+    assert ids(dsn, name) == [1, 2]
+    assert succeeded(sync(spec, dsn))
+    assert ids(dsn, name) == [1, 2, 3, 4]
+    assert [given["state"] for given in source.seen] == [
+        None,
+        [{"type": "STREAM", "stream": {"stream_descriptor": {"name": "things"}, "stream_state": {"at": 2}}}],
+    ]
+
+
+def test_a_global_state_commits_all_streams_together_and_is_handed_back_as_one(
+    tmp_path: Path, dsn: str, name: str
+) -> None:
+    position = {
+        "shared_state": {"lsn": 7},
+        "stream_states": [{"stream_descriptor": {"name": "things"}, "stream_state": {"x": 1}}],
+    }
+    source = scripted(
+        tmp_path,
+        catalog=CATALOG,
+        reads=[
+            [
+                record("things", 1), record("others", 1), shared_state("GLOBAL", position),
+                record("things", 2), status("things", "COMPLETE"), record("others", 2), trouble("it broke"),
+            ],
+            [
+                record("things", 2), record("others", 2), shared_state("GLOBAL", {"shared_state": {"lsn": 9}}),
+                status("things", "COMPLETE"), status("others", "COMPLETE"),
+            ],
+        ],
+    )  # fmt: skip
+    spec = source.spec({"name": "things"}, {"name": "others"}, source=name)
+    assert not [outcome for outcome in sync(spec, dsn).values() if isinstance(outcome, SyncResult)]
+    # complete or not: behind the shared position nothing of this run is kept
+    assert (ids(dsn, name), ids(dsn, name, "others")) == ([1], [1])
+    assert succeeded(sync(spec, dsn))
+    assert (ids(dsn, name), ids(dsn, name, "others")) == ([1, 2], [1, 2])
+    assert source.seen[1]["state"] == [{"type": "GLOBAL", "global": position}]
+
+
+def test_a_legacy_state_is_handed_back_as_the_object_it_was(tmp_path: Path, dsn: str, name: str) -> None:
+    said = [record("things", 1), record("others", 1), shared_state("LEGACY", {"things": {"at": 1}})]
+    source = scripted(tmp_path, catalog=CATALOG, reads=[said])
+    spec = source.spec(merged("things"), merged("others"), source=name)
+    assert succeeded(sync(spec, dsn))
+    assert succeeded(sync(spec, dsn))
+    assert [given["state"] for given in source.seen] == [None, {"things": {"at": 1}}]
+    assert (ids(dsn, name), ids(dsn, name, "others")) == ([1], [1])
+
+
+def test_a_complete_stream_is_committed_without_any_state(tmp_path: Path, dsn: str, name: str) -> None:
+    said = [
+        record("whole", 1), state("whole", {"__ab_no_cursor_state_message": True}), status("whole", "COMPLETE"),
+        record("others", 1), status("others", "COMPLETE"),
+        trouble("things broke", name="things"), status("things", "INCOMPLETE"), trouble("some streams failed"),
+        {"do": "exit", "code": 1},
+    ]  # fmt: skip
+    source = scripted(tmp_path, catalog=CATALOG, reads=[said])
+    outcomes = sync(source.spec({"name": "whole"}, {"name": "others"}, {"name": "things"}, source=name), dsn)
+    assert isinstance(outcomes["things"], SourceError)
+    assert "things broke" in str(outcomes["things"])
+    assert isinstance(outcomes["whole"], SyncResult)
+    assert isinstance(outcomes["others"], SyncResult)
+    assert (ids(dsn, name, "whole"), ids(dsn, name, "others")) == ([1], [1])
+
+
+def test_an_error_trace_after_a_whole_read_fails_it_though_the_program_ends_with_0(
+    tmp_path: Path, dsn: str, name: str
+) -> None:
+    said = [record("things", 1), state("things", {"at": 1}), record("things", 2), trouble("401 Unauthorized")]
+    outcomes = sync(scripted(tmp_path, catalog=CATALOG, reads=[said]).spec({"name": "things"}, source=name), dsn)
+    assert isinstance(outcomes["things"], AuthError)
+    assert ids(dsn, name) == [1]
+
+
+@pytest.mark.parametrize(("write", "expected"), [("append", [1, 1, 2, 2]), ("merge", [1, 2]), ("replace", [1, 2])])
+def test_a_full_refresh_is_written_as_the_stream_says(
+    tmp_path: Path, dsn: str, name: str, write: str, expected: list[int]
+) -> None:
+    said = [record("whole", 1), record("whole", 2), state("whole", {"__ab_full_refresh_sync_complete": True})]
+    source = scripted(tmp_path, catalog=CATALOG, reads=[[*said, status("whole", "COMPLETE")]])
+    spec = source.spec({"name": "whole", "write": write, "primary_key": "id"}, source=name)
+    assert succeeded(sync(spec, dsn))
+    assert succeeded(sync(spec, dsn))
+    assert ids(dsn, name, "whole") == expected
+    assert [given["state"] for given in source.seen] == [None, None]
+
+
+def test_a_row_deleted_at_the_source_is_marked_and_may_come_back(tmp_path: Path, dsn: str, name: str) -> None:
+    source = scripted(
+        tmp_path,
+        catalog=CATALOG,
+        reads=[
+            [record("things", 1), record("things", 2), state("things", {"at": 1})],
+            [record("things", 1, _ab_cdc_deleted_at="2024-01-02T03:04:05Z"), state("things", {"at": 2})],
+            [record("things", 1, _ab_cdc_deleted_at=None), state("things", {"at": 3})],
+        ],
+    )
+    spec = source.spec(merged("things"), source=name)
+    deleted = list[list[int]]()
+    for _ in range(3):
+        assert succeeded(sync(spec, dsn))
+        deleted.append([row[0] for row in sql.run(dsn, f"select id from raw_{name}.things where _deleted")])
+    assert deleted == [[], [1], []]
+
+
+def test_the_streams_of_a_run_are_those_of_the_configured_catalog(tmp_path: Path, dsn: str, name: str) -> None:
+    source = scripted(tmp_path, catalog=CATALOG, reads=[[status("others", "RUNNING", "RATE_LIMITED")]])
+    log: list[str] = []
+    assert succeeded(sync(source.spec({"name": "others"}, source=name), dsn, log))
+    assert [entry["stream"]["name"] for entry in source.seen[0]["catalog"]["streams"]] == ["others"]
+    assert any("RATE_LIMITED" in line for line in log)

@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"components", "defs", "sensors", "backfills", "alerts"}),
     frozenset({"assets", "checks", "freshness"}),
     # instance: what dagster.yaml names; dbt: its environment, manifest and invocation
-    frozenset({"instance", "dbt", "webhooks", "sources"}),
+    frozenset({"contracts", "instance", "dbt", "webhooks", "sources"}),
     frozenset({"warehouse"}),
     frozenset({"settings"}),
 )

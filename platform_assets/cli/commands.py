@@ -31,12 +31,17 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("discover", "discover", "List the streams that a source offers."),
     Entry("preview", "preview", "Show the first rows of a stream; nothing is loaded."),
     Entry("record", "record", "Record a source's HTTP traffic, masked, for tests that replay it."),
+    Entry("contract", "contract", "Infer contracts from a sync, write them to dbt, show what they become."),
+    Entry("plan", "plan", "Say what a change would break, before anything loads."),
+    Entry("schema", "schema", "Schema versions: list, show, diff, accept; block a column."),
     Entry("sync", "sync", "Sync a source or one stream into the warehouse, without Dagster."),
     Entry("syncs", "syncs", "List recent syncs of the ledger; `syncs show ID` tells everything about one."),
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
     Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
+    Entry("connectors", "connectors", "Install, lock, list and upgrade the programs that sources run."),
+    Entry("export", "export", "Serve a source's connector to others: as a Singer tap, as an Airbyte source."),
     Entry("dbt", "dbt", "Run dbt on dbt_project with profile and environment set."),
 )
 

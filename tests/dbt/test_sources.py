@@ -1,23 +1,15 @@
 """dbt's sources and the declared streams are the same set, column by column."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from connectors.specs import SourceSpec, StreamSpec
+from connectors.specs import ColumnSpec, SourceSpec, StreamSpec
+from platform_assets.contracts.dbt_files import out_of_step
 from platform_assets.sources import load_sources
 from tests.dbt.processes import PROJECT
-
-TYPES: Mapping[str, str] = {
-    "double": "double precision",
-    "decimal": "numeric",
-    "bool": "boolean",
-    "timestamp": "timestamptz",
-    "json": "jsonb",
-    "binary": "bytea",
-}
-OWN_COLUMNS = {"_synced_at": "timestamptz", "_deleted": "boolean", "_dlt_load_id": "text"}
 
 
 def _streams() -> Iterator[tuple[SourceSpec, StreamSpec]]:
@@ -42,19 +34,22 @@ def test_sources_and_streams_are_the_same_set() -> None:
     assert set(_dbt_tables()) == {(source.schema_name, stream.name) for source, stream in _streams()}
 
 
-def test_columns_of_a_source_are_those_its_stream_declares() -> None:
-    described = {
-        key: {column["name"]: column["data_type"] for column in table["columns"]}
-        for key, table in _dbt_tables().items()
-    }
+def test_generated_files_of_the_project_are_in_step_with_the_source_files() -> None:
+    differing = [str(file.path) for file in out_of_step(load_sources(), PROJECT)]
 
-    assert described == {
-        (source.schema_name, stream.name): {
-            name: TYPES.get(column.type or "", column.type) for name, column in stream.columns.items()
-        }
-        | OWN_COLUMNS
-        for source, stream in _streams()
-    }
+    assert differing == [], "run `headwater contract write`"
+
+
+def test_a_change_of_the_contract_is_seen_as_a_difference() -> None:
+    (source,) = [source for source in load_sources() if source.source == "nyc_weather"]
+    stream = source.streams[0]
+    columns = dict(stream.columns) | {"temp": ColumnSpec(type="decimal", precision=5, scale=2, unit="°C")}
+    changed = source.model_copy(update={"streams": (stream.model_copy(update={"columns": columns}),)})
+
+    (file,) = out_of_step([changed], PROJECT)
+
+    assert file.path == Path("models/staging/nyc_weather/nyc_weather.yml")
+    assert 'data_type: "numeric(5,2)", description: "(°C).", config: {meta: {unit: "°C"}}' in file.text
 
 
 def test_every_column_and_table_is_described() -> None:

@@ -21,8 +21,8 @@ def checked(raw: Json, resolved: Json, specification: Json, where: str) -> dict[
     """
     if literal := next(_literal_secrets(raw, specification, ""), None):
         raise ConfigError(
-            f"{where}.{literal}",
-            "is a secret by the source's own specification, and a literal here",
+            where,
+            f"connector.config.{literal} is a secret by the source's own specification, and a literal here",
             f"Write it as a reference, e.g. env:{literal.rpartition('.')[2].upper()}.",
         )
     config = cast("dict[str, Any]", _typed(raw, resolved, specification))
@@ -34,7 +34,9 @@ def checked(raw: Json, resolved: Json, specification: Json, where: str) -> dict[
         told = [_told(problem) for problem in problems[:_MAX_SHOWN]]
         more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
         known = ", ".join(sorted(cast("Json", specification.get("properties") or {})))
-        raise ConfigError(where, f"{'; '.join(told)}{more}", f"The source's own specification has: {known[:300]}.")
+        raise ConfigError(
+            where, f"connector.config: {'; '.join(told)}{more}", f"The source's own specification has: {known[:300]}."
+        )
     return config
 
 

@@ -55,9 +55,8 @@ def launcher(spec: "AirbyteConnectorSpec", environment: Mapping[str, str], place
         return Launcher((str(path),), environment, keeps=_venv_of(spec, path))
     for name, file in (("manifest", spec.manifest), ("components", spec.components)):
         if file is not None and not Path(file).is_file():
-            raise ConfigError(
-                f"{place.where}: connector.{name}", f"{file} does not exist", "Relative paths lie beside the file."
-            )
+            hint = "Relative paths lie beside the source file."
+            raise ConfigError(place.where, f"connector.{name} {file} does not exist", hint)
     path = command_of(spec.with_runner(), place.where, Watch(place.log, place.cancelled))
     plain = Launcher((str(path),), environment, ("--manifest-path", spec.manifest))
     if spec.components is None:
@@ -75,8 +74,8 @@ def _container(image: str, environment: Mapping[str, str], place: Workplace) -> 
     client = next((found for name in _CLIENTS if (found := shutil.which(name))), None)
     if client is None:
         raise ConfigError(
-            f"{place.where}: connector.image",
-            "needs docker or podman, and neither is on PATH",
+            place.where,
+            "connector.image needs docker or podman, and neither is on PATH",
             "Install one of them, or run the source from its package.",
         )
     own = {name: os.environ[name] for name in _CLIENT_VARIABLES if name in os.environ}

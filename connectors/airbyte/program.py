@@ -69,8 +69,7 @@ class AirbyteProgram:
 
     def config_file(self, program: Launcher, place: Workplace) -> Path:
         """Raises ConfigError: the source's specification refuses the configuration."""
-        where = f"{self.where}: connector.config"
-        checked = config.checked(self.spec.config, self.config, self._specification(program, place), where)
+        checked = config.checked(self.spec.config, self.config, self._specification(program, place), self.where)
         return place.file("config.json", json.dumps(checked))
 
     def streams(self, program: Launcher, files: Mapping[str, Path], place: Workplace) -> Sequence[Json]:
@@ -217,5 +216,5 @@ def _of_manifest(path: Path, where: str) -> Json:
         spec = manifest.get("spec") or {}
         return cast("Json", spec.get("connection_specification") or {})
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        what = f"{path} is no manifest: {' '.join(str(error).split())[:300]}"
-        raise ConfigError(f"{where}: connector.manifest", what, "Correct the manifest.") from error
+        what = f"connector.manifest {path} is no manifest: {' '.join(str(error).split())[:300]}"
+        raise ConfigError(where, what, "Correct the manifest.") from error

@@ -22,7 +22,7 @@ def command_of(spec: InstalledConnectorSpec, where: str, watch: Watch | None = N
     """
     watch = watch or Watch()
     if spec.to_install is None:
-        return _local(spec.executable or "", f"{where}: connector.executable")
+        return _local(spec.executable or "", where)
     return install(lock_of(spec, where, watch), where, watch).executable(spec.executable, where)
 
 
@@ -51,9 +51,13 @@ def _local(name: str, where: str) -> Path:
     if "/" in name:
         found = Path(name)
         if not found.exists():
-            raise ConfigError(where, f"{found} does not exist", "Correct the path; relative ones lie beside the file.")
+            raise ConfigError(
+                where,
+                f"connector.executable {found} does not exist",
+                "Correct the path; relative ones lie beside the file.",
+            )
         if not os.access(found, os.X_OK) or found.is_dir():
-            raise ConfigError(where, f"{found} is no executable file", f"Run: chmod +x {found}")
+            raise ConfigError(where, f"connector.executable {found} is no executable file", f"Run: chmod +x {found}")
         return found
     on_path = shutil.which(name)
     if on_path is None:

@@ -1,0 +1,154 @@
+"""Messages of a read as lines of JSON: raw records as they came, typed ones exactly."""
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from connectors.contract import CopyFile, Frame, JsonRecords, Message, Rejected
+from connectors.specs import StreamSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# a decimal is a number with all its digits; infinities and NaN, which JSON does not have, are null
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ANY = msgspec.json.Decoder(type=Any, float_hook=Decimal)
+_BATCH_ROWS = 1_000
+
+
+class Rows:
+    """Of one stream. keep: the properties to pass on; None passes all but blocked columns.
+
+    rejected: why records could not be passed on; they are not among the lines.
+    last: the value of the cursor's field in the line that was yielded last.
+    """
+
+    def __init__(self, stream: StreamSpec, keep: frozenset[str] | None = None) -> None:
+        self._blocked = frozenset(name for name, column in stream.columns.items() if column.rule == "block")
+        self._keep = keep
+        self._cursor = stream.cursor.field if stream.cursor is not None else None
+        self.rejected: list[str] = []
+        self.last: Any = None
+
+    def of(self, message: Message) -> Iterator[bytes]:
+        """One JSON object a line; none for a message that carries no records."""
+        match message:
+            case JsonRecords():
+                for number, line in enumerate(message.body.split(b"\n"), start=1):
+                    if line.strip():
+                        yield from self._raw(line.strip(), f"{message.position}, line {number}")
+            case Frame():
+                yield from self._frame(message)
+            case CopyFile():
+                yield from self._copied(message)
+                message.path.unlink(missing_ok=True)
+            case Rejected():
+                self.rejected.append(f"{message.position}: {message.reason}")
+            case _:
+                return
+
+    def _raw(self, line: bytes, position: str) -> Iterator[bytes]:
+        try:
+            fields = _FIELDS.decode(line)
+            value = _ANY.decode(fields[self._cursor]) if self._cursor in fields else None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.rejected.append(f"{position}: {error}")
+            return
+        self.last = value
+        if self._keep is None and not (self._blocked and self._blocked & fields.keys()):
+            yield line
+            return
+        kept = {name: item for name, item in fields.items() if self._passes(name)}
+        yield _ENCODER.encode(kept)
+
+    def _passes(self, name: str) -> bool:
+        return name not in self._blocked and (self._keep is None or name in self._keep)
+
+    def _typed(self, row: dict[str, Any]) -> bytes:
+        self.last = row.get(self._cursor) if self._cursor is not None else None
+        return _ENCODER.encode({name: value for name, value in row.items() if self._passes(name)})
+
+    def _frame(self, frame: Frame) -> Iterator[bytes]:
+        for batch in _utc(frame.table).to_batches(max_chunksize=_BATCH_ROWS):
+            for row in cast("list[dict[str, Any]]", batch.to_pylist()):
+                yield self._typed({name: _plain(value) for name, value in row.items()})
+
+    def _copied(self, file: CopyFile) -> Iterator[bytes]:
+        from connectors.sync.extract import frames_of  # the one reader of such files
+
+        readers = [(item.name, _reader(item)) for item in cast("Sequence[pa.Field]", file.schema)]
+        for frame in frames_of(file):
+            for row in cast("list[dict[str, str | None]]", frame.table.to_pylist()):
+                values = {name: (None if (text := row[name]) is None else read(text)) for name, read in readers}
+                yield self._typed(values)
+
+
+def _utc(table: "pa.Table") -> "pa.Table":
+    """Timestamps in microseconds UTC: naive ones are declared UTC."""
+    import pyarrow as pa
+
+    fields = [
+        item.with_type(pa.timestamp("us", item.type.tz or "UTC")) if pa.types.is_timestamp(item.type) else item
+        for item in cast("Sequence[pa.Field]", table.schema)
+    ]
+    return table.cast(pa.schema(fields), safe=False)
+
+
+def _plain(value: Any) -> Any:
+    """A value of Arrow as JSON has it; containers at any depth."""
+    match value:
+        case bytes():
+            return base64.b64encode(value).decode()
+        case timedelta():
+            return value.total_seconds()
+        case Decimal() if not value.is_finite():
+            return None
+        case dict():
+            return {str(key): _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
+        case list():
+            return [_plain(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+def _reader(item: "pa.Field") -> Callable[[str], Any]:
+    """From the text that COPY has to the value."""
+    import pyarrow as pa
+
+    kind = item.type
+    pg_type = (item.metadata or {}).get(b"pg_type", b"")
+    if pg_type in (b"json", b"jsonb"):
+        return lambda text: msgspec.Raw(text.encode())
+    if pa.types.is_boolean(kind):
+        return lambda text: text in ("t", "true", "1")
+    if pa.types.is_integer(kind):
+        return int
+    if pa.types.is_floating(kind):
+        return float
+    if pa.types.is_decimal(kind) or pg_type.startswith(b"numeric"):
+        return lambda text: _plain(Decimal(text))
+    if pa.types.is_timestamp(kind):
+        return lambda text: _moment(text, datetime.fromisoformat, is_utc=kind.tz is None)
+    if pa.types.is_date(kind):
+        return lambda text: _moment(text, date.fromisoformat)
+    if pa.types.is_time(kind):
+        return lambda text: _moment(text, time.fromisoformat)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return lambda text: base64.b64encode(bytes.fromhex(text.removeprefix("\\x"))).decode()
+    return str
+
+
+def _moment(text: str, parse: Callable[[str], Any], *, is_utc: bool = False) -> Any:
+    """infinity and years beyond Python's stay the text that they are."""
+    try:
+        found = parse(text)
+    except ValueError:
+        return text
+    if is_utc and found.tzinfo is None:
+        return found.replace(tzinfo=UTC)
+    return found

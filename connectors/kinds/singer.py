@@ -47,7 +47,7 @@ class SingerStreamSpec(ProcessStreamSpec):
     stream: the tap's id of it; None takes our name. select, exclude: columns by pattern, `*` for any text.
     replication_method, replication_key: None leaves the tap's own; the key is cursor.field when there is a cursor.
     metadata, column_metadata: overrides in the catalog, of the stream and by column.
-    rename: the tap's name of a column to ours. flatten: so many levels of objects become columns, `a__b`.
+    rename: the tap's name of a column to ours. flatten: so many levels of objects become columns, `a.b` is a_b.
     """
 
     stream: str | None = None

@@ -128,6 +128,8 @@ class Feed:
 
     def seal(self, data: Mapping[str, Any], *, is_resumable: bool) -> None:
         """A state of the stream's own."""
+        if self.is_done:
+            return
         self.go_direct()
         self._last = data
         if is_resumable:

@@ -338,7 +338,8 @@ class Session:
             return error
         own = copy.copy(error)
         own.__cause__ = error.__cause__
-        own.where = f"{self._source}.{feed.stream.name}"
+        if own.where == self._source:
+            own.where = f"{self._source}.{feed.stream.name}"
         return own
 
 

@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 
+CONFIG = {}
+
+
 def say(message):
     print(message if isinstance(message, str) else json.dumps(message), flush=True)
 
@@ -26,12 +29,17 @@ def act(what):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "hang":
         time.sleep(600)
+    if kind == "loader":
+        os.kill(CONFIG["loader"], signal.SIGKILL)
+        time.sleep(600)
     if kind == "flood":
         for number in range(int(rest)):
             print(f"line {number} of stderr " + "x" * 100, file=sys.stderr)
     if kind == "fail":
         print('Traceback (most recent call last):\n  File "tap.py", line 1, in x\n' + rest, file=sys.stderr)
         sys.exit(1)
+    if kind == "eat":
+        CONFIG["eaten"] = b"x" * (int(rest) << 20)
     if kind == "big":
         print(
             '{"type": "%s", "stream": "%s", "%s": {"n": 1, "v": "%s"}}'
@@ -118,6 +126,7 @@ def read(config, catalog, state):
 def main():
     words = dict(zip(sys.argv[1::2], sys.argv[2::2])) if "--discover" not in sys.argv else {"--config": sys.argv[2]}
     config = json.loads(Path(words["--config"]).read_text())
+    CONFIG.update(config)
     if "log" in config:
         with open(config["log"], "a") as log:
             given = {key: json.loads(Path(path).read_text()) for key, path in words.items() if key != "--config"}

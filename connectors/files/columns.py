@@ -5,11 +5,11 @@ a value. A column that was only NULL so far stays undecided.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from connectors.specs import ColumnType
-from connectors.texts import TextType, arrow_field, convert, infer
+from connectors.texts import TextType, arrow_field, arrow_type, convert, infer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +40,18 @@ class ColumnTypes:
                 break
             found.setdefault(wanted.name, []).append(name)
         return found
+
+    def schema(self, names: Sequence[str]) -> "pa.Schema | None":
+        """The columns' types; None while one of them is undecided, or is one that Arrow holds as text only."""
+        import pyarrow as pa
+
+        fields: list[pa.Field] = []
+        for name in names:
+            wanted = self._declared.get(name) or self._observed.get(name)
+            if wanted is None or (wanted.name != "text" and arrow_type(wanted) == pa.string()):
+                return None
+            fields.append(pa.field(name, arrow_type(wanted)))
+        return pa.schema(fields)
 
     def typed(self, table: "pa.Table") -> "pa.Table":
         """The text columns in their types; a column with a value that does not convert stays text for the engine.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from connectors.contract import (
     Attestation,
     Checkpoint,
+    CopyFile,
     DiscoveredStream,
     Frame,
     JsonRecords,
@@ -24,6 +25,7 @@ from connectors.files.lines import LinesReader
 from connectors.files.naming import compression_of, format_of, stream_names
 from connectors.files.seen import FileInfo, Seen
 from connectors.files.store import Store
+from connectors.files.straight import StraightReader, goes_straight
 from connectors.files.stream import opened
 from connectors.files.windows import inside
 from connectors.texts import declared
@@ -99,7 +101,7 @@ class FilesConnector:
 
     def _records(
         self, stream: "FilesStreamSpec", file: FileInfo, types: ColumnTypes, where: str, context: ReadContext
-    ) -> Iterator[Frame | JsonRecords | Rejected]:
+    ) -> Iterator[CopyFile | Frame | JsonRecords | Rejected]:
         form = format_of(file.path, stream, where)
         compression = compression_of(file.path, stream)
         if form in ("parquet", "excel"):
@@ -116,6 +118,8 @@ class FilesConnector:
         with opened(self._store, file, compression, stream.max_expansion, where, context) as source:
             if form == "jsonl":
                 yield from LinesReader(where, file.path, stream.max_record_bytes).read(source)
+            elif goes_straight(stream, context):
+                yield from StraightReader(where, file.path, stream, types, context).read(source)
             else:
                 yield from DelimitedReader(where, file.path, stream, types).read(source)
 

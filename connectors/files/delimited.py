@@ -40,10 +40,15 @@ class DelimitedReader:
         self._bad: deque[Any] = deque()
         self._last_bad: Any = None
         self._quotes = 0
+        self._before = 0
         self._brake = _Brake()
+        self.names: tuple[str, ...] = ()
+        self.line = 1 + stream.skip_rows + int(stream.header)
 
-    def read(self, source: io.BufferedReader) -> Iterator[Frame | Rejected]:
-        """Frames and rejected lines, in file order.
+    def read(self, source: io.BufferedReader, line: int | None = None) -> Iterator[Frame | Rejected]:
+        """Frames and rejected lines, in file order. line: of the first record, where other readers read before.
+
+        Afterwards `names` are the columns', and `line` is that of the record that would follow.
 
         Raises:
             ConfigError: the delimiter, encoding or header does not fit the file. SourceError: it ends inside quotes,
@@ -57,6 +62,9 @@ class DelimitedReader:
             return
         encoding = self._encoding(head)
         names = self._names(head, encoding)
+        self.names = tuple(names)
+        self._before = line - 1 if line else 0
+        self.line = line or self.line
         stream = self._stream
         block = max(_BLOCK_BYTES, stream.max_record_bytes)
         # one more line end does no harm where lines end so; in UTF-16 and its like it would
@@ -96,7 +104,7 @@ class DelimitedReader:
         """The parser reads ahead: bad lines wait until the rows before them have passed."""
         import pyarrow as pa
 
-        line = 1 + self._stream.skip_rows + int(self._stream.header)
+        line = self.line
         last: Any = None
         for batch in self._brake.each(batches):
             table = pa.Table.from_batches([batch])
@@ -107,6 +115,7 @@ class DelimitedReader:
                 yield from self._typed(table, first)
                 last = table.slice(table.num_rows - 1)
         yield from (self._rejected(row) for row in self._bad)
+        self.line = line + len(self._bad)
         self._bad.clear()
         texts = [value or b"" for value in (_values(last) if last is not None else ())]
         if self._last_bad is not None and self._last_bad.number >= line - 1:
@@ -205,8 +214,8 @@ class DelimitedReader:
             self._quotes += data.count(self._stream.quote.encode())
 
     def _set_aside(self, row: Any) -> str:
-        self._bad.append(row)
-        self._last_bad = row
+        self._last_bad = row._replace(number=row.number + self._before)
+        self._bad.append(self._last_bad)
         return "skip"
 
     def _rejected(self, row: Any) -> Rejected:

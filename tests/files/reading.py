@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 
-from connectors.contract import Checkpoint, Frame, Message, ReadContext, Rejected, StreamState, Window
+from connectors.contract import Checkpoint, CopyFile, Frame, Message, ReadContext, Rejected, StreamState, Window
 from connectors.errors import HeadwaterError
 from connectors.registry import kind
 from connectors.specs import SourceSpec, parse_source
@@ -34,17 +36,18 @@ class Reading:
     log: list[str] = field(default_factory=list)
     error: HeadwaterError | None = None
     context: ReadContext | None = None
+    scratch: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
 
-    def of(self, kind: type) -> list[Any]:
+    def of(self, kind: type | tuple[type, ...]) -> list[Any]:
         return [message for message in self.messages if isinstance(message, kind)]
 
     @property
     def table(self) -> pa.Table:
-        return pa.concat_tables((frame.table for frame in self.of(Frame)), promote_options="default")
+        return pa.concat_tables(map(table_of, self.of((Frame, CopyFile))), promote_options="default")
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        return self.table.to_pylist() if self.of(Frame) else []
+        return self.table.to_pylist() if self.of((Frame, CopyFile)) else []
 
     @property
     def rejected(self) -> list[tuple[str, bytes, str]]:
@@ -64,6 +67,19 @@ class Reading:
         return [row for frame in frames for row in frame.table.to_pylist()]
 
 
+def table_of(message: Frame | CopyFile) -> pa.Table:
+    if isinstance(message, Frame):
+        return message.table
+    return pa_csv.read_csv(
+        message.path,
+        read_options=pa_csv.ReadOptions(column_names=message.schema.names),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=message.schema, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+        ),
+    )
+
+
 def read(
     folder: Path | str,
     stream: Mapping[str, Any],
@@ -76,7 +92,9 @@ def read(
     spec = source(stream, folder)
     found = Reading()
     with kind("files").open(spec) as connector:
-        found.context = ReadContext(window=window, folder=work or Path(), log=found.log.append, **context)
+        found.context = ReadContext(
+            window=window, folder=work or Path(found.scratch.name), log=found.log.append, **context
+        )
         try:
             for message in connector.read(spec.streams[0], state or StreamState(), found.context):
                 found.messages.append(message)

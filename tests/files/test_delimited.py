@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from connectors.contract import Frame
+from connectors.contract import CopyFile, Frame
 from connectors.errors import MAX_LINES, ConfigError, ResourceError, SourceError
-from tests.files.reading import put, read
+from tests.files.reading import put, read, table_of
 
 CSV = {"path": "*.csv"}
 
@@ -126,10 +126,10 @@ def test_line_numbers_count_rejected_lines_and_skipped_ones(tmp_path: Path) -> N
 
     assert [position for position, *_ in found.rejected] == ["a.csv line 53", "a.csv line 100001"]
     assert len(found.rows) == 99_998
-    frames = found.of(Frame)
-    assert len(frames) > 2
-    for frame in frames:
-        assert frame.position == f"a.csv line {frame.table['id'][0].as_py() + 3}"
+    pieces = found.of((Frame, CopyFile))
+    assert len(pieces) > 2
+    for piece in pieces:
+        assert piece.position == f"a.csv line {table_of(piece)['id'][0].as_py() + 3}"
 
 
 def test_bytes_that_are_no_text_cost_their_row_alone(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psycopg
-from psycopg.sql import SQL, Identifier
+from typing import TYPE_CHECKING, Any
 
 from connectors.errors import ConfigError, LoaderError
 from platform_assets.dbt.graph import Graph
+
+# imported where a session is opened: definitions load without a database library
+if TYPE_CHECKING:
+    import psycopg
 
 SERVED, NEXT, LAST = "marts", "marts__next", "marts__last"
 BESIDE: Mapping[str, str] = {"HEADWATER_DBT_MARTS": NEXT.removeprefix(SERVED)}
@@ -40,6 +41,8 @@ def marts_of(graph: Graph, models: Iterable[str]) -> frozenset[str]:
 @contextmanager
 def locked(dsn: str, graph: Graph, models: Iterable[str]) -> Generator[None]:
     """Two runs that build the same model take turns; taken in one order, so neither waits for the other for ever."""
+    import psycopg
+
     with psycopg.connect(dsn, autocommit=True) as session:
         for relation in sorted(graph.models[id_].relation for id_ in models):
             session.execute("select pg_advisory_lock(%s, hashtext(%s))", (_LOCK_CLASS, relation))
@@ -63,6 +66,9 @@ def built_beside(manifest: Mapping[str, Any], graph: Graph, models: Iterable[str
 
 def copy_served(dsn: str, graph: Graph, models: Iterable[str]) -> None:
     """Give each incremental mart a copy of what is served, for dbt to add to; a first build starts from nothing."""
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+
     for id_ in sorted(marts_of(graph, models)):
         model = graph.models[id_]
         if model.materialized != "incremental":
@@ -133,6 +139,8 @@ def roll_back(dsn: str, names: Sequence[str]) -> tuple[str, ...]:
         ConfigError: a mart has no version to go back to.
         LoaderError: as `publish`.
     """
+    import psycopg
+
     with psycopg.connect(dsn, autocommit=True) as session:
         found = session.execute(
             "select relname from pg_class where relnamespace = %s::regnamespace and relkind in ('r', 'v')", [LAST]
@@ -153,6 +161,8 @@ def roll_back(dsn: str, names: Sequence[str]) -> tuple[str, ...]:
 def _exchange(dsn: str, coming: str, going: str, names: Sequence[str]) -> None:
     if not names:
         return
+    import psycopg
+
     try:
         with psycopg.connect(dsn) as session:
             session.execute("select ops.exchange_marts(%s, %s, %s)", [coming, going, list(names)])

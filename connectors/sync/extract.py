@@ -95,7 +95,8 @@ class Extraction:
         is_due = False
         for message in messages:
             self._stop.check(self._request.label)
-            if self._can_cut_anywhere and (self._is_piece(is_idle()) or is_due):
+            idle = is_idle()
+            if self._can_cut_anywhere and (self._is_piece(idle) or is_due):
                 # not before there is more to come: the last piece carries the swap, and an empty one costs as much
                 self._seal(Checkpoint())
                 yield self._next()
@@ -119,6 +120,11 @@ class Extraction:
 
     def _is_piece(self, is_idle: bool) -> bool:
         return self._writer.size_bytes >= _PIECE_BYTES[0 if is_idle else 1]
+
+    @property
+    def refused(self) -> list[Reject]:
+        """Rejects of what is not handed out yet."""
+        return [*self._sealed.rejects, *self._open.rejects]
 
     def sealed_batch(self) -> Batch | None:
         """What is sealed but not handed out yet; None when nothing is, or when a part of a read is worth nothing."""

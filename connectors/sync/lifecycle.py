@@ -1,7 +1,7 @@
 """start, extract, land, audit, publish, finalize: one stream's sync, the same for every kind."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ from connectors.contract import Connector, Message, ReadContext, ReadsWarehouse,
 from connectors.errors import Cancelled, HeadwaterError
 from connectors.registry import kind
 from connectors.sync import failures, ledger, registry, state
-from connectors.sync.audit import Audit
+from connectors.sync.audit import Audit, AuditFailedError
 from connectors.sync.clock import Clock
-from connectors.sync.decode import Decoder
+from connectors.sync.decode import Decoder, Reject
 from connectors.sync.extract import Extraction
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import Lease, connect
 from connectors.sync.notices import notices
 from connectors.sync.publish import Publication
 from connectors.sync.publisher import Publisher
+from connectors.sync.quarantine import with_examples
 from connectors.sync.result import Progress, RowCounts, Status, SyncRequest, SyncResult, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.tables import observed_columns
@@ -89,6 +90,7 @@ class _Sync:
         self.state_before: dict[str, Any] = {}
         self.audit: Audit | None = None
         self.decoder: Decoder | None = None
+        self.refused: list[Callable[[], Sequence[Reject]]] = []
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
     def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
@@ -122,6 +124,7 @@ class _Sync:
                 connect_shared=lambda: connect(self.dsn, request.label, autocommit=True),
                 takes_binary=extraction.takes_binary,
             )
+            self.refused = [lambda: publication.refused, lambda: extraction.refused]
             with Publisher(publication, request, self.dsn, folder, self.publishing) as publisher:
                 self.clock.at("extract")
                 messages = source.read(request.stream, position.for_read(request.stream), context)
@@ -136,6 +139,8 @@ class _Sync:
             with self.clock.during(None):
                 publisher.wait()
         except Exception:
+            if publisher.has_failed:
+                raise
             try:
                 publisher.wait()
                 if sealed := extraction.sealed_batch():
@@ -161,7 +166,10 @@ class _Sync:
         """Write the final status, on a new connection when ours is gone; the next start settles what this cannot."""
         self.clock.at("finalize")
         status: Status = "cancelled" if isinstance(error, Cancelled) else "failed"
-        verdicts = list(getattr(error, "verdicts", self.audit.verdicts if self.audit else []))
+        found: Sequence[Verdict] = getattr(error, "verdicts", self.audit.verdicts if self.audit else [])
+        verdicts = with_examples(found, [reject for refused in self.refused for reject in refused()], self.request)
+        if isinstance(error, AuditFailedError):
+            error.verdicts = tuple(verdicts)
         error.sync_id = self.lease.sync_id
         try:
             with connect(self.dsn, self.request.label, autocommit=True) as connection:

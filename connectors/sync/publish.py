@@ -14,17 +14,17 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from connectors.errors import ContractError, LoaderError
-from connectors.specs import StreamSpec
-from connectors.sync import dispositions, ledger, quarantine, registry, state
+from connectors.sync import dispositions, gone, ledger, quarantine, registry, renames, state
 from connectors.sync.audit import Audit, contract_rules
 from connectors.sync.batches import Batch, Load
 from connectors.sync.checks.contract import Staged
-from connectors.sync.columns import DELETED, OVERFLOW, SYNCED_AT, VALID_TO
+from connectors.sync.columns import DELETED, OVERFLOW, SYNCED_AT
 from connectors.sync.copying import Copier
 from connectors.sync.decode import Reject
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
 from connectors.sync.generation import LOAD_SETTING, Generation, number_rows, stamp
+from connectors.sync.indexes import ensure_index
 from connectors.sync.lease import Lease
 from connectors.sync.result import RowCounts, Step, SyncRequest
 
@@ -60,6 +60,7 @@ class Publication:
         self._audit = audit
         self._resolves = list(resolves)
         self._taken: set[int] = set()
+        self._pending: list[Reject] = []
         self._generation = Generation(connection, request.source.schema_name, request.stream)
         self.rows = RowCounts()
         self.newest_cursor: str | None = None
@@ -70,6 +71,7 @@ class Publication:
         self._clock = clock
         self._taken = set()
         self._numbers: str | None = None
+        self._pending = list(batch.rejects)
 
     @contextmanager
     def alone(self, dataset: str) -> Generator[None]:
@@ -101,7 +103,7 @@ class Publication:
             self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, load_id])
             raw = self._tables(Identifier("staged"))
             ensure_platform_columns(self._connection, raw.raw)
-            ensure_index(self._connection, raw, self._stream)
+            ensure_index(self._connection, raw, self._stream, self._request.label)
             if self._disposition == "replace":
                 self._generation.add(load, self._add_to_generation(raw), self._batch)
                 rows = self._swap(raw) if self._batch.is_last else None
@@ -110,8 +112,15 @@ class Publication:
                 rows = self._write(raw)
             if rows is not None:
                 self._record(rows)
+        self._pending = []
         if rows is not None:
+            self._generation.rejects = []
             self.rows = add_rows(self.rows, rows)
+
+    @property
+    def refused(self) -> list[Reject]:
+        """Rejects of what is not committed."""
+        return [*self._generation.rejects, *self._pending]
 
     def _fence(self) -> None:
         row = self._connection.execute(
@@ -153,6 +162,7 @@ class Publication:
         connection, stream, batch = self._connection, self._stream, self._batch
         tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw))
         copied = self._copy(tables)
+        renames.weigh(connection, tables, self._schema)
         refused = copied.rejects
         filtered = 0
         if self._request.window is not None and tables.cursor is not None:
@@ -184,9 +194,12 @@ class Publication:
     def _copy(self, tables: Tables) -> Copier:
         limit = self._audit.quarantine_left
         copier = Copier(self._connection, tables.staged, self._schema.columns, self._numbers)
-        for part in self._batch.parts:
-            if part.rows:
-                copier.copy(part, may_refuse=limit)
+        try:
+            for part in self._batch.parts:
+                if part.rows:
+                    copier.copy(part, may_refuse=limit)
+        finally:
+            self._pending += copier.rejects
         return copier
 
     def _hold(self, rejects: Sequence[Reject]) -> None:
@@ -196,7 +209,12 @@ class Publication:
 
     def _break_out(self, tables: Tables, copied: Copier) -> list[Reject]:
         rules = contract_rules(self._stream, self._schema)
-        return quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit, copied.place)
+        broken: list[Reject] = []
+        try:
+            quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit, copied.place, broken)
+        finally:
+            self._pending += broken
+        return broken
 
     def _make_stage(self, raw: Tables) -> Identifier:
         """A temporary table for this window's rows, in order of arrival."""
@@ -300,6 +318,7 @@ class Publication:
         """The last window is in: audit the whole generation and put it in the raw table's place."""
         connection, generation = self._connection, self._generation
         tables = self._tables(generation.ready(raw, self._load))
+        renames.weigh(connection, tables, self._schema)
         staged = self._staged(tables)
         self._audit.arrived(staged, generation.extracted)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys else 0
@@ -347,7 +366,10 @@ class Publication:
         source, stream = request.source.source, request.stream.name
         version = None
         if batch.is_last or self._schema.drift:
-            missing = self._schema.missing() if batch.is_last and rows.extracted and request.is_live else []
+            missing = []
+            if batch.is_last and rows.extracted and request.is_live:
+                missing = self._schema.missing()
+                gone.say_missing(connection, Identifier(request.source.schema_name, stream), missing)
             version = registry.record(connection, source, stream, self._lease.sync_id, self._schema, missing)
         committed = None
         if request.is_live:
@@ -396,23 +418,6 @@ def ensure_platform_columns(connection: psycopg.Connection[Any], raw: Identifier
         )
     )
     stamp(connection, raw, None)
-
-
-def ensure_index(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> None:
-    """The index that the write disposition works with."""
-    parts: Sequence[str]
-    if stream.write in ("merge", "scd2"):
-        parts, kind, where = tables.keys, SQL("unique index"), SQL("")
-        if stream.write == "scd2":
-            where = SQL(" where {} is null").format(Identifier(VALID_TO))
-    elif stream.write == "append" and tables.cursor:
-        parts, kind, where = (tables.cursor,), SQL("index"), SQL("")
-    else:
-        return
-    name = Identifier(f"{stream.name}_by_{'key' if stream.write != 'append' else 'cursor'}"[:63])
-    connection.execute(
-        SQL("create {} if not exists {} on {} ({}){}").format(kind, name, tables.raw, dispositions.names(parts), where)
-    )
 
 
 def add_rows(left: RowCounts, right: RowCounts) -> RowCounts:

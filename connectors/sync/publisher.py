@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class Publisher:
     """At most one batch is being published while the next is read, so memory and disk stay bounded.
 
-    A failed publication is raised by the next call of `submit`, `is_idle` or `wait`, and once more by none of them.
+    A failed publication is raised by every later call of `submit`, `is_idle` and `wait`: nothing is published behind
+    it, for the position would then stand behind records that are nowhere.
     """
 
     def __init__(self, publication: Publication, request: SyncRequest, dsn: str, folder: Path, clock: Clock) -> None:
@@ -45,15 +46,19 @@ class Publisher:
         self._running = self._pool.submit(self._publish, batch)
 
     def wait(self) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            running.result()
+        if self._running is not None:
+            self._running.result()
 
     def is_idle(self) -> bool:
         """Nothing is being published; raises at once what the publication in the background has failed with."""
-        if self._running is not None and self._running.done():
-            self.wait()
-        return self._running is None
+        if self._running is None or not self._running.done():
+            return self._running is None
+        self._running.result()
+        return True
+
+    @property
+    def has_failed(self) -> bool:
+        return self._running is not None and self._running.done() and self._running.exception() is not None
 
     def _publish(self, batch: Batch) -> None:
         """Land, audit and publish one batch; its files are gone afterwards."""

@@ -2,22 +2,27 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from connectors.errors import ConfigError
-from connectors.secrets import MASK, REFERENCE, mask, resolve
+from connectors.secrets import REFERENCE, mask, resolve
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.columns import DELETED
 from connectors.sync.decode import Reject
 from connectors.sync.dispositions import PLATFORM, ROW_NUMBER, Tables, count
-from connectors.sync.originals import decoded, encoded, original
-from connectors.sync.result import SyncRequest
+from connectors.sync.originals import decoded, original
+from connectors.sync.promises import judge_promise
+from connectors.sync.result import SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
+from connectors.sync.splitting import SHOWN_BYTES
 
 MAX_PAYLOAD_BYTES = 1 << 20
+MAX_EXAMPLES = 20
+"""Of refused records that a failed sync leaves behind."""
 
 
 def secret_values(request: SyncRequest) -> list[str]:
@@ -41,17 +46,8 @@ def secret_values(request: SyncRequest) -> list[str]:
     return found
 
 
-def masked(payload: str, request: SyncRequest, secrets: Sequence[str]) -> str:
-    """The payload without secrets and without the columns that the contract blocks, at most 1 MB, storable as text."""
-    blocked = {name for name, spec in request.stream.columns.items() if spec.rule != "keep"}
-    if blocked:
-        try:
-            record = decoded(payload)
-        except ValueError:
-            # not readable as a record, so the blocked values in it cannot be told from the rest
-            return f"{MASK} ({len(payload):,} characters, withheld: the stream has protected columns)"
-        if isinstance(record, dict):
-            payload = encoded({key: MASK if key in blocked else value for key, value in record.items()})
+def masked(payload: str, secrets: Sequence[str]) -> str:
+    """The payload without secrets, at most 1 MB, storable as text. Column rules were applied when it came."""
     text = mask(payload, secrets).replace("\x00", "")
     return text.encode("utf-8", "replace")[:MAX_PAYLOAD_BYTES].decode("utf-8", "ignore")
 
@@ -69,7 +65,7 @@ def hold(
     secrets = secret_values(request)
     rows: list[tuple[Any, ...]] = []
     for reject in rejects:
-        payload = masked(reject.payload, request, secrets)
+        payload = masked(reject.payload, secrets)
         digest = hashlib.sha256(reject.payload.encode("utf-8", "replace")).hexdigest()
         rows.append(
             (
@@ -95,29 +91,64 @@ def take_staged(
     schema: StreamSchema,
     audit: Audit,
     place: Callable[[int], str],
-) -> list[Reject]:
-    """Remove the staged rows that break a rule and return them as the source sent them, for the first broken rule.
+    rejects: list[Reject],
+) -> None:
+    """Move the staged rows that break a rule to `rejects`, as the source sent them, for the first rule they break.
 
+    What `drift.nullability` and `drift.enum` let pass stays staged and is noted in the schema.
     place: the source's place of a staged row's number.
 
     Raises:
-        AuditFailedError: they are more than `max_quarantined.rows`.
+        AuditFailedError: they are more than `max_quarantined.rows`; then a few of them are moved, as examples.
+        ContractError: a rule is broken whose drift policy is `freeze`.
     """
-    rejects: list[Reject] = []
     for rule in rules:
         is_absent = any(field not in tables.columns for field in rule.fields)
         violation = rule.when_absent if is_absent else rule.violation
         broken = count(connection, SQL("select 1 from {} s where {}").format(tables.staged, violation))
         if not broken:
             continue
-        audit.refuse_flood(len(rejects) + broken)
+        if rule.promise is not None and judge_promise(connection, tables, rule, violation, schema) == "evolve":
+            continue
+        total = len(rejects) + broken
+        limit = MAX_EXAMPLES if total > audit.quarantine_left else None
         moved = connection.execute(
-            SQL("delete from {} s where {} returning {}, (to_jsonb(s) - %s::text[])::text").format(
-                tables.staged, violation, Identifier("s", ROW_NUMBER)
-            ),
-            [[name for name in PLATFORM if name != DELETED]],
+            SQL(
+                "delete from {staged} s where ctid in (select ctid from {staged} s where {violation} limit %s) "
+                "returning {number}, (to_jsonb(s) - %s::text[])::text"
+            ).format(staged=tables.staged, violation=violation, number=Identifier("s", ROW_NUMBER)),
+            [limit, [name for name in PLATFORM if name != DELETED]],
         ).fetchall()
         for number, text in sorted(moved):
             payload = original(decoded(text), schema.columns)
             rejects.append(Reject(payload, rule.reason, rule.fields[0], place(number)))
-    return rejects
+        audit.refuse_flood(total)
+
+
+def with_examples(verdicts: Sequence[Verdict], refused: Sequence[Reject], request: SyncRequest) -> list[Verdict]:
+    """The verdicts of a failed sync, the one on quarantine with examples of the records that it would have held.
+
+    They are shown and never replayed: nothing of the sync's last windows was published, so the source sends them again.
+    """
+    if not refused:
+        return list(verdicts)
+    secrets = secret_values(request)
+    examples = [
+        {
+            "reason": mask(reject.reason, secrets),
+            "field": reject.field,
+            "position": reject.position,
+            "payload": masked(reject.payload, secrets)[:SHOWN_BYTES],
+        }
+        for reject in refused[:MAX_EXAMPLES]
+    ]
+    found = next((verdict for verdict in verdicts if verdict.name == "quarantine"), None) or Verdict(
+        "quarantine",
+        passed=False,
+        severity="warn",
+        blocking=False,
+        explanation=f"{len(refused):,} records were refused and are not held, for the sync failed",
+        measured={"quarantined": len(refused)},
+    )
+    shown = replace(found, measured={**found.measured, "examples": examples})
+    return [*(verdict for verdict in verdicts if verdict.name != "quarantine"), shown]

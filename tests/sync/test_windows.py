@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from connectors.contract import JsonRecords
-from connectors.errors import HeadwaterError, TransientError
+from connectors.errors import ContractError, HeadwaterError, TransientError
 from connectors.specs import SourceSpec, WindowSpec, parse_source
 from connectors.sync import Progress, SyncRequest, SyncResult, sync
 from platform_assets.warehouse import Warehouse
 from tests.http.serving import Exchange, serving
+from tests.support.faults import copy_file
 from tests.support.scripted import Checkpoint, records
 from tests.support.scripted import sync as sync_script
 from tests.support.sql import run as sql
@@ -163,3 +165,24 @@ def test_a_million_rows_need_no_more_memory_than_some(warehouse: Warehouse, is_s
     result = sync_script(warehouse.loader_dsn, script(100), write="append")
     assert result.rows.loaded == 1_000_000
     assert result.peak_memory_bytes - before < 150 * 2**20
+
+
+def test_a_window_that_fails_ends_the_read_at_once_and_nothing_is_published_behind_it(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """Else the position would stand behind records that are nowhere."""
+    bad = copy_file(tmp_path / "a.csv", "1\n2\nx\n", n=pa.int64())
+    stream: dict[str, Any] = {"write": "append", "cursor": {"field": "n"}, "window": {"rows": 3, "seconds": "PT1H"}}
+
+    def script() -> Iterator[Any]:
+        yield from (bad, Checkpoint(), records({"n": 4}), Checkpoint())
+        for _ in range(3_000):
+            time.sleep(0.01)
+            yield Checkpoint()
+        pytest.fail("read on for half a minute")
+
+    with pytest.raises(ContractError):
+        sync_script(warehouse.loader_dsn, script(), max_quarantined={"rows": 0}, **stream)
+    assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "contract", 0, 0)]
+    again = sync_script(warehouse.loader_dsn, [records(*({"n": n} for n in range(1, 6)))], **stream)
+    assert (again.state_before, again.rows.loaded) == ({}, 5)

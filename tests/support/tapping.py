@@ -60,10 +60,13 @@ class Tap:
 
     def spec(self, config: Json) -> SourceSpec:
         streams = [{"name": name, "write": "append", **settings} for name, settings in self.streams.items()]
+        ids = [settings.get("stream", name) for name, settings in self.streams.items()]
         connector = {
-            "kind": "singer", "executable": executable(self.folder), **self.connector,
-            "config": {"log": str(self.folder / "calls.jsonl"), "streams": [item.get("stream", name) for name, item in self.streams.items()], **config},
-        }  # fmt: skip
+            "kind": "singer",
+            "executable": executable(self.folder),
+            **self.connector,
+            "config": {"log": str(self.folder / "calls.jsonl"), "streams": ids, **config},
+        }
         return parse_source(
             {"source": self.name, "owner": "team:test", "connector": connector, "streams": streams}, "tests/tap.yaml"
         )

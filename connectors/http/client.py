@@ -19,7 +19,8 @@ from connectors.errors import Cancelled, TransientError
 from connectors.http.auth import Auth, TokenRefusedError
 from connectors.http.body import BrokenEncodingError, Decoding, TooLargeError, spool
 from connectors.http.errors import Fault, FaultError, exception_fault, status_fault
-from connectors.http.limits import RatePool, server_limit
+from connectors.http.limits import Grant, RatePool
+from connectors.http.server_limits import server_limit
 from connectors.http.specs import ErrorRule, RetrySpec, TimeoutSpec
 from connectors.http.targets import Targets
 from connectors.http.transport import (
@@ -27,6 +28,7 @@ from connectors.http.transport import (
     ForbiddenAddressError,
     Guard,
     GuardedTransport,
+    Outermost,
     StoppedError,
     environment_proxy,
 )
@@ -131,7 +133,7 @@ class HttpClient:
         trusted = {base.host, *auth.hosts, *({proxy.url.host} if proxy else ())}
         self._guard = Guard(frozenset(trusted))
         connect, read = settings.timeouts.connect.total_seconds(), settings.timeouts.read.total_seconds()
-        self._transport = _Outermost(GuardedTransport(self._guard, auth, settings.tls, proxy))
+        self._transport = Outermost(GuardedTransport(self._guard, auth, settings.tls, proxy))
         self._client = httpx.Client(
             transport=self._transport,
             timeout=httpx.Timeout(read, connect=connect),
@@ -180,7 +182,7 @@ class HttpClient:
         Raises:
             HeadwaterError: classified, with label, place, attempts and seconds in the message.
         """
-        closed_for = call.pool.open_seconds()
+        closed_for = call.pool.open_seconds(call.label)
         if closed_for:
             what = f"too many requests failed in a row; pool {call.pool.name} is closed for {closed_for:.0f} s more"
             hint = "The source is down; the next sync tries it."
@@ -197,35 +199,20 @@ class HttpClient:
         try:
             result = retrying(self._attempt, request, effort, accept)
         except FaultError as error:
-            call.pool.record(succeeded=error.fault.failure_class != "transient")
+            call.pool.record(call.label, succeeded=error.fault.failure_class != "transient")
             self._give_up(effort, error)
         except StoppedError as error:
             raise Cancelled(call.label, f"stopped at {call.place}", "Start the sync again; it resumes.") from error
-        call.pool.record(succeeded=True)
+        call.pool.record(call.label, succeeded=True)
         return result
 
     def _attempt(self, request: Request, effort: _Effort, accept: Callable[[Response], T]) -> T:
         effort.attempts += 1
-        self._take_turn(effort)
-        # waits are bounded by max_wait, so they do not count against the total
-        total = self._settings.timeouts.total.total_seconds()
-        self._guard.deadline = effort.started + effort.waited_seconds + total
-        self._guard.is_stopped = effort.call.is_stopped
-        try:
-            response = self._follow(request, effort.call)
-            if response.status == 401 and not effort.is_renewed and self._auth.renew():
-                effort.is_renewed = True
-                effort.call.usage.retries += 1
-                self._take_turn(effort)
-                response = self._follow(request, effort.call)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise FaultError(exception_fault(error, self.host)) from error
-        except DeadlineExceededError as error:
-            hint = "The source is too slow: raise timeouts.total, or lower the page size."
-            raise FaultError(Fault("transient", f"no whole answer within {total:.0f} s", hint)) from error
-        except TokenRefusedError as error:
-            kind = "transient" if error.is_transient else "auth"
-            raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
+        response = self._in_turn(request, effort)
+        if response.status == 401 and not effort.is_renewed and self._auth.renew():
+            effort.is_renewed = True
+            effort.call.usage.retries += 1
+            response = self._in_turn(request, effort)
         limit = server_limit(response.headers, datetime.now(UTC))
         effort.call.pool.note(limit)
         # a pause longer than anybody may wait is waited by nobody: a sibling that is refused too finds out by itself
@@ -237,6 +224,26 @@ class HttpClient:
         if fault is not None:
             raise FaultError(fault)
         return accept(response)
+
+    def _in_turn(self, request: Request, effort: _Effort) -> Response:
+        """The whole answer, whatever its status. Raises FaultError when there is none."""
+        grant = self._take_turn(effort)
+        # waits are bounded by max_wait, so they do not count against the total
+        total = self._settings.timeouts.total.total_seconds()
+        self._guard.deadline = effort.started + effort.waited_seconds + total
+        self._guard.is_stopped = effort.call.is_stopped
+        try:
+            return self._follow(request, effort.call)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise FaultError(exception_fault(error, self.host)) from error
+        except DeadlineExceededError as error:
+            hint = "The source is too slow: raise timeouts.total, or lower the page size."
+            raise FaultError(Fault("transient", f"no whole answer within {total:.0f} s", hint)) from error
+        except TokenRefusedError as error:
+            kind = "transient" if error.is_transient else "auth"
+            raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
+        finally:
+            effort.call.pool.release(grant)
 
     def _follow(self, request: Request, call: Call) -> Response:
         """The answer after redirects; only to the configured host, or, unsigned, to one allowed by name."""
@@ -302,7 +309,7 @@ class HttpClient:
             spooled=spooled,
         )
 
-    def _take_turn(self, effort: _Effort) -> None:
+    def _take_turn(self, effort: _Effort) -> Grant:
         """Waits until the request may be sent. Raises FaultError when that is later than max_wait."""
         pool = effort.call.pool
         while True:
@@ -312,11 +319,15 @@ class HttpClient:
                 hint = "Lower the number of streams or requests, or raise rate_limit.max_wait."
                 raise FaultError(Fault("rate_limited", what, hint, grant.wait_seconds))
             if grant.wait_seconds >= _SHORTEST_WAIT_SECONDS:
-                self._sleep(effort.call, grant.wait_seconds)
+                try:
+                    self._sleep(effort.call, grant.wait_seconds)
+                except StoppedError:
+                    pool.release(grant)
+                    raise
                 effort.waited_seconds += grant.wait_seconds
                 effort.call.usage.wait_seconds += grant.wait_seconds
             if grant.is_booked:
-                return
+                return grant
 
     def _gives_up(self, effort: _Effort, fault: Fault | None) -> bool:
         if effort.attempts >= self._settings.retries.attempts:
@@ -362,17 +373,6 @@ class HttpClient:
         effort_text = f" after {effort.attempts} attempts in {seconds:.0f} s" if effort.attempts > 1 else ""
         what = self.mask(f"{fault.what} on {call.place}{effort_text}{fault.detail}")
         raise fault.as_error(call.label, what) from error
-
-
-class _Outermost(httpx.BaseTransport):
-    def __init__(self, inner: httpx.BaseTransport) -> None:
-        self.inner = inner
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self.inner.handle_request(request)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def _fault_of(state: tenacity.RetryCallState) -> Fault | None:

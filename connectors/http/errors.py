@@ -31,7 +31,7 @@ from connectors.errors import (
     SourceError,
     TransientError,
 )
-from connectors.http.limits import ServerLimit
+from connectors.http.server_limits import ServerLimit
 from connectors.http.specs import ErrorRule
 
 _TRANSIENT: Final = frozenset({408, 425, 500, 502, 503, 504, *range(520, 528), 529, 530, 598, 599})

@@ -57,6 +57,19 @@ class Guard:
         return left
 
 
+class Outermost(httpx.BaseTransport):
+    """What stands around the transport that signs and sends; replaced by whoever wants to look at requests."""
+
+    def __init__(self, inner: httpx.BaseTransport) -> None:
+        self.inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.inner.handle_request(request)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
 class GuardedTransport(httpx.BaseTransport):
     """Signs, sends and guards. `unsigned` in a request's extensions keeps the credentials back."""
 

@@ -1,6 +1,8 @@
 """Takes turns in a shared pool as one of several processes: prints the moment of each, on the database's clock.
 
-python -m tests.http.taker DSN POOL REQUESTS SECONDS TURNS live|backfill
+python -m tests.http.taker DSN POOL REQUESTS SECONDS TURNS live|backfill|slot
+
+A slot is one request under way that never ends.
 """
 
 import sys
@@ -8,21 +10,25 @@ import time
 
 import psycopg
 
-from connectors.http.limits import Quota
+from connectors.http.limits import Quota, Rules
 from connectors.http.shared import PostgresPool
 
 
 def main() -> None:
     dsn, name, requests, seconds, turns, role = sys.argv[1:]
-    pool = PostgresPool(
-        name,
-        Quota(int(requests), float(seconds)),
-        lambda: psycopg.connect(dsn, autocommit=True),
-        failures=5,
-        pause_seconds=30.0,
-        is_backfill=role == "backfill",
-    )
-    pool.open_seconds()
+    if role == "slot":
+        held = PostgresPool(
+            name,
+            Rules(concurrent=1, request_seconds=0.8),
+            lambda: psycopg.connect(dsn, autocommit=True),
+            is_backfill=False,
+        )
+        assert held.take(60.0).is_booked
+        print("held", flush=True)
+        sys.stdin.readline()
+    rules = Rules(Quota(int(requests), float(seconds)))
+    pool = PostgresPool(name, rules, lambda: psycopg.connect(dsn, autocommit=True), is_backfill=role == "backfill")
+    pool.open_seconds("a")
     print("ready", flush=True)
     sys.stdin.readline()
     taken = 0

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ import pytest
 
 from connectors.contract import StreamState, Window
 from connectors.errors import HeadwaterError, LoaderError, RateLimited, TransientError
-from connectors.http.limits import Quota, ServerLimit
+from connectors.http.limits import Quota, Rules
+from connectors.http.server_limits import ServerLimit
 from connectors.http.shared import PostgresPool
 from connectors.registry import kind
 from connectors.sync import SyncRequest, sync
@@ -52,16 +54,10 @@ class Pools:
         self.open: list[PostgresPool] = []
 
     def __call__(
-        self, quota: Quota | None, *, is_backfill: bool = False, failures: int = 3, pause_seconds: float = 30.0
+        self, quota: Quota | None, concurrent: int | None = None, *, is_backfill: bool = False
     ) -> PostgresPool:
-        pool = PostgresPool(
-            "shop",
-            quota,
-            lambda: psycopg.connect(self._dsn, autocommit=True),
-            failures=failures,
-            pause_seconds=pause_seconds,
-            is_backfill=is_backfill,
-        )
+        rules = Rules(quota, concurrent, failures=3, pause_seconds=30.0, request_seconds=60.0)
+        pool = PostgresPool("shop", rules, lambda: psycopg.connect(self._dsn, autocommit=True), is_backfill=is_backfill)
         self.open.append(pool)
         return pool
 
@@ -141,20 +137,90 @@ def test_a_backfill_waits_for_live_syncs_and_books_nothing_ahead(pools: Pools, d
 
 
 def test_the_breaker_is_one_for_all_and_lets_one_through(pools: Pools, dsn: str) -> None:
-    one, other, third = (pools(None, pause_seconds=30.0) for _ in range(3))
+    one, other, third = (pools(None) for _ in range(3))
     for _ in range(3):
-        assert other.open_seconds() == 0.0
-        one.record(succeeded=False)
+        assert other.open_seconds("a") == 0.0
+        one.record("a", succeeded=False)
     other._read_at = third._read_at = 0.0
-    assert 29.0 < other.open_seconds() <= 30.0
+    assert 29.0 < other.open_seconds("a") <= 30.0
     change(dsn, "opened_at = opened_at - interval '31 s'")
-    assert sorted([other.open_seconds() > 0, third.open_seconds() > 0]) == [False, True]
+    assert sorted([other.open_seconds("a") > 0, third.open_seconds("a") > 0]) == [False, True]
     assert row(dsn, "breaker, failures") == ("half_open", 3)
     other._row = None
-    other.record(succeeded=True)
+    other.record("a", succeeded=True)
     assert row(dsn, "breaker, failures") == ("closed", 0)
     third._read_at = 0.0
-    assert third.open_seconds() == 0.0
+    assert third.open_seconds("a") == 0.0
+
+
+def test_slots_are_shared_and_those_of_a_killed_process_are_free_again(pools: Pools, dsn: str) -> None:
+    one, other, backfill = pools(None, 2), pools(None), pools(None, 2, is_backfill=True)
+    held = [one.take(1.0), one.take(1.0)]
+    assert all(grant.is_booked for grant in held)
+    other._read_at = 0.0
+    refused = other.take(1.0)
+    assert (refused.is_booked, refused.is_deferred) == (False, True)
+    other.release(held[0])
+    # a live sync is waiting, so the backfill lets it go first
+    change(dsn, "live_until = now() + interval '2 s'")
+    assert not backfill.take(1.0).is_booked
+    assert other.take(1.0).is_booked
+    # the first process is killed: its request is over when it must be, here a minute from now
+    change(dsn, "slots = (select jsonb_object_agg(key, value::float8 - 61) from jsonb_each(slots))")
+    assert one.take(1.0).is_booked
+    assert row(dsn, "(select count(*) from jsonb_object_keys(slots))") == (1,)
+
+
+def test_a_killed_process_gives_its_slot_back_in_time(dsn: str) -> None:
+    rules = Rules(concurrent=1, request_seconds=0.8)
+    pool = PostgresPool("shop", rules, lambda: psycopg.connect(dsn, autocommit=True), is_backfill=False)
+    words = [sys.executable, "-m", "tests.http.taker", dsn, "shop", "1", "0.01", "1", "slot"]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.kill()
+    assert not pool.take(1.0).is_booked
+    # its lease was for 0.8 s
+    deadline = time.monotonic() + 20
+    while not (grant := pool.take(1.0)).is_booked and time.monotonic() < deadline:
+        time.sleep(grant.wait_seconds)
+    assert grant.is_booked
+    pool.close()
+
+
+def test_a_fixed_window_is_shared(pools: Pools, dsn: str) -> None:
+    one, other = pools(Quota(3, 3_600.0, is_fixed=True)), pools(None)
+    assert [pool.take(5.0).is_booked for pool in (one, other, one, other)] == [True, True, True, False]
+    # the hour is over
+    change(dsn, "refilled_at = refilled_at - interval '1 hour'")
+    assert other.take(5.0).is_booked
+
+
+def test_a_turn_is_durable_before_it_is_granted(pools: Pools, dsn: str) -> None:
+    """What a crash of the server forgets is what was not flushed: the log is flushed up to every turn."""
+    pool = pools(Quota(1_000, 1.0))
+    with psycopg.connect(dsn, autocommit=True) as session:
+        for _ in range(3):
+            (before,) = session.execute("select pg_current_wal_insert_lsn()").fetchone() or ("0/0",)
+            assert pool.take(1.0).is_booked
+            query = "select pg_current_wal_flush_lsn() > %s::pg_lsn"
+            assert session.execute(query, [before]).fetchone() == (True,)
+
+
+def test_one_streams_failures_leave_its_siblings_alone(pools: Pools, dsn: str) -> None:
+    one, other = pools(None), pools(None)
+    for _ in range(5):
+        one.record("shop.orders", succeeded=False)
+    other._read_at = 0.0
+    assert other.open_seconds("shop.items") == 0.0
+    assert other.open_seconds("shop.orders") > 29.0
+    other.record("shop.items", succeeded=False)
+    assert row(dsn, "failing") == (["shop.orders", "shop.items"],)
+    one._read_at = 0.0
+    assert one.open_seconds("shop.users") > 29.0
+    other._row = None
+    other.record("shop.items", succeeded=True)
+    assert row(dsn, "failing, failures, breaker") == ([], 0, "closed")
 
 
 def test_what_the_source_says_of_its_limits_is_kept(pools: Pools, dsn: str) -> None:
@@ -170,10 +236,8 @@ def test_what_the_source_says_of_its_limits_is_kept(pools: Pools, dsn: str) -> N
 def test_a_warehouse_that_is_gone_is_a_failure_of_the_loader(dsn: str) -> None:
     pool = PostgresPool(
         "shop",
-        None,
+        Rules(),
         lambda: psycopg.connect("host=127.0.0.1 port=1 dbname=x connect_timeout=2", autocommit=True),
-        failures=3,
-        pause_seconds=1.0,
         is_backfill=False,
     )
     with pytest.raises(LoaderError, match="rate pool shop: the warehouse does not answer"):
@@ -191,14 +255,20 @@ PAGED = {"records": "data", "pagination": {"type": "page_number"}}
 
 def test_a_sync_takes_its_turns_in_the_shared_pool(dsn: str, project: Project, env: dict[str, str]) -> None:
     with serving(paged) as server:
-        spec = source(server.url, PAGED, rate_limit={"pool": "shop", "requests": 1000, "per": "P1D"})
+        limit = {"pool": "shop", "requests": 1000, "per": "P1D", "concurrent": 2}
+        spec = source(server.url, PAGED, rate_limit=limit)
         sync(SyncRequest(spec, spec.streams[0]), dsn)
     assert row(dsn, "requests, per_seconds, remaining, breaker") == (1000, 86400.0, 96, "closed")
     shown = project.run("pools", "--json", **env)
     assert shown.returncode == 0, shown.stderr
     (pool,) = json.loads(shown.stdout)
     assert (pool["pool"], pool["requests"], pool["free"], pool["remaining"]) == ("shop", 1000, 97, 96)
+    assert (pool["concurrent"], pool["under_way"]) == (2, 0)
+    change(dsn, "failures = 5, failing = '{shop.items}', opened_at = now(), breaker = 'open'")
+    change(dsn, "slots = '{\"a\": 99999999999}', breaker_pause_seconds = 60")
     table = project.run("pools", **env).stdout
+    assert "1 of 2" in table
+    assert "open for shop.items" in table
     assert "1,000 in 86400 s" in table
     assert "96 left" in table
 

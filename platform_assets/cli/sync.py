@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from connectors.errors import HeadwaterError
+from connectors.registry import kind
 from platform_assets.cli import UNEXPECTED, output
 from platform_assets.cli.context import reachable, read_settings
 
 if TYPE_CHECKING:
-    from connectors.sync import SyncRequest, SyncResult
+    from connectors.sync import Progress, SyncRequest, SyncResult
 
 SAY_EVERY_SECONDS = 2.0
 """So often at most a running stream says how far it is; --verbose says everything."""
@@ -55,12 +56,14 @@ def command(
     ):
         for lost in settle_lost(warehouse.loader_dsn):
             output.note(f"settled a sync whose process had died: {lost}")
-        for stream in streams:
+        requests = [SyncRequest(spec, stream, trigger="cli") for stream in streams]
+        if kind(spec.connector.kind).reads_together:
+            outcomes += _sync_together(requests, warehouse.loader_dsn, cancelled, verbose=verbose)
+            requests = []
+        for request in requests:
             if cancelled.is_set():
                 break
-            outcomes.append(
-                _sync_one(SyncRequest(spec, stream, trigger="cli"), warehouse.loader_dsn, cancelled, verbose=verbose)
-            )
+            outcomes.append(_sync_one(request, warehouse.loader_dsn, cancelled, verbose=verbose))
     _show(outcomes)
     if cancelled.is_set():
         raise KeyboardInterrupt
@@ -85,29 +88,55 @@ def exit_code(errors: Sequence[Exception]) -> int:
 
 
 def _sync_one(request: "SyncRequest", dsn: str, cancelled: threading.Event, *, verbose: bool) -> Outcome:
-    from connectors.sync import Progress, sync
+    from connectors.sync import sync
 
     started = time.monotonic()
-    last_said = started
+    output.note(f"{request.label}: syncing")
+    try:
+        result = sync(request, dsn, _progress(request.label, cancelled, verbose=verbose))
+    except Exception as error:  # noqa: BLE001  one stream's failure never touches its siblings; it is shown and counted
+        return Outcome(request.label, time.monotonic() - started, error=error)
+    return Outcome(request.label, result.seconds, result=result)
+
+
+def _sync_together(
+    requests: "Sequence[SyncRequest]", dsn: str, cancelled: threading.Event, *, verbose: bool
+) -> list[Outcome]:
+    """Streams of one process, all at once."""
+    from connectors.sync import SyncResult
+    from connectors.sync.together import sync_together
+
+    started = time.monotonic()
+    source = requests[0].source.source
+    output.note(f"{source}: syncing {output.count(len(requests), 'stream')} together")
+    progresses = {item.stream.name: _progress(item.label, cancelled, verbose=verbose) for item in requests}
+    log = _progress(source, cancelled, verbose=verbose).on_log
+    outcomes: list[Outcome] = []
+    for name, outcome in sorted(sync_together(requests, dsn, progresses, log).items()):
+        if isinstance(outcome, SyncResult):
+            outcomes.append(Outcome(f"{source}.{name}", outcome.seconds, result=outcome))
+        else:
+            outcomes.append(Outcome(f"{source}.{name}", time.monotonic() - started, error=outcome))
+    return outcomes
+
+
+def _progress(label: str, cancelled: threading.Event, *, verbose: bool) -> "Progress":
+    from connectors.sync import Progress
+
+    last_said = time.monotonic()
 
     def say(line: str) -> None:
         nonlocal last_said
         if verbose or time.monotonic() - last_said >= SAY_EVERY_SECONDS:
             last_said = time.monotonic()
-            output.note(f"{request.label}: {line}")
+            output.note(f"{label}: {line}")
 
-    output.note(f"{request.label}: syncing")
-    progress = Progress(
+    return Progress(
         on_step=say,
         on_rows=lambda rows: say(f"{rows:,} rows so far"),
         on_log=say,
         cancelled=cancelled,
     )
-    try:
-        result = sync(request, dsn, progress)
-    except Exception as error:  # noqa: BLE001  one stream's failure never touches its siblings; it is shown and counted
-        return Outcome(request.label, time.monotonic() - started, error=error)
-    return Outcome(request.label, result.seconds, result=result)
 
 
 @contextmanager

@@ -140,6 +140,10 @@ def main():
         for item in config["say"]:
             if isinstance(item, dict) and "do" in item:
                 sys.stdout.flush()
+                if item.get("once") and os.path.exists(config["once"]):
+                    continue
+                if item.get("once"):
+                    Path(config["once"]).touch()
                 act(item["do"])
             else:
                 say(item)

@@ -1,5 +1,6 @@
-"""Every stream and mart has a freshness policy: the file's own, or one that follows from the schedule."""
+"""Every stream and model has a freshness policy: its own, or one that follows from the schedule or from upstream."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -15,16 +16,28 @@ WARN_AFTER, FAIL_AFTER = 1.5, 2.5
 
 
 def freshness_policy(stream: StreamSpec) -> dg.FreshnessPolicy:
-    """The declared windows; else 1.5 and 2.5 times the schedule's longest gap, or of a day without a schedule.
+    """When the stream must have been synced. Whether its data is new is the check `freshness_data`'s question."""
+    fail_after, warn_after = _windows(stream)
+    return dg.FreshnessPolicy.time_window(fail_window=fail_after, warn_window=warn_after)
 
-    It measures when the stream was last synced. Whether its data is new is another question: see docs/checks.md.
+
+def inherited_policy(streams: Sequence[StreamSpec]) -> dg.FreshnessPolicy:
+    """Of a model that declares none: the longest windows of the streams that it is built from.
+
+    No stream is known, because it is loaded elsewhere or its file is broken: as for a stream without a schedule.
     """
+    found = [_windows(stream) for stream in streams] or [(UNSCHEDULED * FAIL_AFTER, UNSCHEDULED * WARN_AFTER)]
+    fail_after = max(fail for fail, _ in found)
+    warnings = [warn for _, warn in found if warn is not None and warn < fail_after]
+    return dg.FreshnessPolicy.time_window(fail_window=fail_after, warn_window=max(warnings, default=None))
+
+
+def _windows(stream: StreamSpec) -> tuple[timedelta, timedelta | None]:
+    """The declared ones; else 2.5 and 1.5 times the schedule's longest gap, or of a day without a schedule."""
     if stream.freshness is not None:
-        return dg.FreshnessPolicy.time_window(
-            fail_window=stream.freshness.fail_after, warn_window=stream.freshness.warn_after
-        )
+        return stream.freshness.fail_after, stream.freshness.warn_after
     gap = longest_gap(stream.schedule) if stream.schedule else UNSCHEDULED
-    return dg.FreshnessPolicy.time_window(fail_window=gap * FAIL_AFTER, warn_window=gap * WARN_AFTER)
+    return gap * FAIL_AFTER, gap * WARN_AFTER
 
 
 @cache

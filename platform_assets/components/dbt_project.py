@@ -8,6 +8,7 @@ from dagster.components import Scaffolder, ScaffoldRequest, scaffold_with
 
 from connectors.errors import HeadwaterError
 from platform_assets.assets.failures import as_dagster
+from platform_assets.components.model_freshness import model_freshness
 from platform_assets.dbt.build import Build, BuildConfig, build
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
@@ -61,18 +62,24 @@ def _assets(component: DbtProject, work: Build) -> dg.AssetsDefinition:
     """All models in one op: one dbt process builds them side by side, and when a model or a test fails dbt leaves out
     what is built on it and goes on with the rest. An op for each layer would be skipped as a whole."""
 
+    freshness = model_freshness(work.graph)
+
     @dg.multi_asset(
         name=component.name,
-        specs=list(asset_specs(work.graph, is_automated=component.automated)),
-        check_specs=list(check_specs(work.graph)),
+        specs=[freshness.of(spec) for spec in asset_specs(work.graph, is_automated=component.automated)],
+        check_specs=[*check_specs(work.graph), *freshness.check_specs()],
         can_subset=True,
         pool=component.name,
     )
     def _op(context: dg.AssetExecutionContext, config: BuildConfig) -> Iterator[Any]:
+        settings, failed = load_settings(), None
         try:
-            yield from build(work, context, config, load_settings())
+            yield from build(work, context, config, settings)
         except HeadwaterError as error:
-            raise as_dagster(error, component.retries, context.retry_number) from error
+            failed = error
+        yield from freshness.results(context.selected_asset_check_keys, settings, context.log)
+        if failed is not None:
+            raise as_dagster(failed, component.retries, context.retry_number) from failed
 
     return _op
 

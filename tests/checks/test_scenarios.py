@@ -1,4 +1,4 @@
-"""One fault at a time, against a real API, the engine, PostgreSQL and Dagster: exactly the check named for it is red."""
+"""One fault at a time, with a real API, the engine, PostgreSQL and Dagster: exactly the check named for it is red."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

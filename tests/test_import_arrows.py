@@ -37,7 +37,8 @@ class Arrow:
 
 
 FOUNDATION = ("errors", "secrets", "contract", "column_spec", "specs", "registry", "texts")
-READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook"}
+READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook",
+           "singer": "singer"}  # fmt: skip
 """Each reader package and the one kind that it serves."""
 ARROWS: tuple[Arrow, ...] = (
     Arrow("connectors", ("dagster", "dbt", "platform_assets", "demo"), "connectors know no orchestrator"),
@@ -54,6 +55,11 @@ ARROWS: tuple[Arrow, ...] = (
     *(
         Arrow(f"connectors.{name}", tuple(f"connectors.{reader}" for reader in READERS), "foundation knows no reader")
         for name in FOUNDATION
+    ),
+    Arrow(
+        "connectors.process",
+        ("connectors.kinds", "connectors.custom", "connectors.sync", "connectors.singer", "connectors.airbyte"),
+        "programs of any protocol",
     ),
     Arrow("connectors.kinds", ("connectors.sync", "connectors.custom"), "a kind reads, it never loads"),
     Arrow("connectors.custom", ("connectors.sync",), "a connector reads, it never loads"),

@@ -42,6 +42,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
     Entry("connectors", "connectors", "Install, lock, list and upgrade the programs that sources run."),
     Entry("export", "export", "Serve a source's connector to others: as a Singer tap, as an Airbyte source."),
+    Entry("tap", "tap", "Look at the messages of a Singer tap: `tap inspect`."),
+    Entry("import", "importing", "Turn the project of another tool into source files: `import meltano`."),
     Entry("dbt", "dbt", "Run dbt on dbt_project with profile and environment set."),
 )
 

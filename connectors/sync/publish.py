@@ -106,6 +106,7 @@ class Publication:
             ensure_index(self._connection, raw, self._stream, self._request.label)
             if self._disposition == "replace":
                 self._generation.add(load, self._add_to_generation(raw), self._batch)
+                self._pending = []
                 rows = self._swap(raw) if self._batch.is_last else None
             else:
                 self._generation.only(load, self._batch)

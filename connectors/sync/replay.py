@@ -67,6 +67,41 @@ def summary(connection: Connection) -> list[tuple[str, str, str, int, datetime]]
     ).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A record that a failed sync refused. It is not held: the source sends it again with the next read."""
+
+    source: str
+    stream: str
+    sync_id: str
+    reason: str
+    field: str | None
+    position: str
+    payload: str
+
+
+def examples(connection: Connection, source: str | None = None, stream: str | None = None) -> list[Example]:
+    """What the last sync of each stream refused, where it failed: a few records of each."""
+    rows = connection.execute(
+        """
+        with newest as (
+            select distinct on (source, stream) source, stream, sync_id, status, verdicts from ops.syncs
+            where source = coalesce(%(source)s, source) and stream = coalesce(%(stream)s, stream)
+                and status <> 'running' and trigger <> 'replay'
+            order by source, stream, started_at desc
+        )
+        select source, stream, sync_id::text, item ->> 'reason', item ->> 'field', item ->> 'position',
+            item ->> 'payload'
+        from newest, jsonb_array_elements(verdicts) as verdict,
+            jsonb_array_elements(verdict -> 'measured' -> 'examples') with ordinality as items (item, place)
+        where status = 'failed' and verdict ->> 'name' = 'quarantine'
+        order by source, stream, place
+        """,
+        {"source": source, "stream": stream},
+    ).fetchall()
+    return [Example(*row) for row in rows]
+
+
 def discard(connection: Connection, source: str, stream: str, ids: Sequence[int] | None = None) -> int:
     """Give up held records of a stream (all, or those named); they stay on record as discarded. How many."""
     return connection.execute(

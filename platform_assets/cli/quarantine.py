@@ -1,9 +1,11 @@
 """`headwater quarantine`: records that broke their contract, and what becomes of them."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +13,10 @@ from platform_assets.cli import output
 from platform_assets.cli.context import read_settings, running_warehouse, stream_label, warehouse_session
 
 if TYPE_CHECKING:
+    import psycopg
     from rich.table import Table
 
-    from connectors.sync.replay import Held
+    from connectors.sync.replay import Example, Held
 
 SHOWN_CHARACTERS = 80
 
@@ -43,15 +46,35 @@ def list_held(
     source, _, name = stream.partition(".")
     with warehouse_session() as connection:
         found = replay.held(connection, source, name or None, limit=limit)
+        examples = replay.examples(connection, source, name or None)
     if as_json:
-        print(json.dumps([_as_json(item) for item in found], indent=2))
+        shown = [{**asdict(item), "status": "example"} for item in examples]
+        print(json.dumps([*map(_as_json, found), *shown], indent=2))
         return
     table = output.table("", "id", "stream", "field", "reason", "position", "payload", right=["id"])
     for item in found:
         label = f"{item.source}.{item.stream}"
-        shown = item.payload if len(item.payload) <= SHOWN_CHARACTERS else f"{item.payload[:SHOWN_CHARACTERS]}..."
-        table.add_row(str(item.quarantine_id), label, item.field or "-", item.reason, item.position, shown)
+        table.add_row(
+            str(item.quarantine_id), label, item.field or "-", item.reason, item.position, _beginning(item.payload)
+        )
     _print(table)
+    _print_examples(examples)
+
+
+def _beginning(payload: str) -> str:
+    return payload if len(payload) <= SHOWN_CHARACTERS else f"{payload[:SHOWN_CHARACTERS]}..."
+
+
+def _print_examples(examples: "Sequence[Example]") -> None:
+    if not examples:
+        return
+    print("\nexamples of what a failed sync refused; not held, for the next sync reads them again")
+    table = output.table("", "sync", "stream", "field", "reason", "position", "payload")
+    for item in examples:
+        label = f"{item.source}.{item.stream}"
+        payload = _beginning(item.payload)
+        table.add_row(item.sync_id[:8], label, item.field or "-", item.reason, item.position, payload)
+    output.console(is_data=True).print(table)
 
 
 def _summary(*, as_json: bool) -> None:
@@ -59,6 +82,7 @@ def _summary(*, as_json: bool) -> None:
 
     with warehouse_session() as connection:
         found = replay.summary(connection)
+        refused = {(item.source, item.stream) for item in replay.examples(connection)}
     if as_json:
         keys = ("source", "stream", "reason", "records", "newest")
         print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], indent=2, default=str))
@@ -67,6 +91,10 @@ def _summary(*, as_json: bool) -> None:
     for source, name, reason, number, newest in found:
         table.add_row(f"{source}.{name}", reason, f"{number:,}", f"{newest.astimezone(UTC):%Y-%m-%d %H:%M}")
     _print(table)
+    for source, name in sorted(refused):
+        print(
+            f"{source}.{name}: its last sync failed; `headwater quarantine list {source}.{name}` shows what it refused"
+        )
 
 
 def _print(table: "Table") -> None:
@@ -99,7 +127,9 @@ def show(
 
 
 @command.command("replay")
-def replay_held(stream: Stream, ids: Ids = None) -> None:
+def replay_held(
+    stream: Stream, ids: Ids = None, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it.")] = False
+) -> None:
     """Load held records through the stream's lifecycle: exactly once, however often it is said."""
     from connectors.sync import SyncRequest, replay
     from platform_assets.sources import find_source
@@ -108,6 +138,9 @@ def replay_held(stream: Stream, ids: Ids = None) -> None:
     settings = read_settings()
     spec = find_source(source, settings.project_root)
     request = SyncRequest(spec, spec.stream(name), trigger="replay")
+    if not yes:
+        _plan(stream, ids)
+        return
     with running_warehouse(settings) as warehouse:
         result = replay.replay(request, warehouse.loader_dsn, ids or None)
     if result is None:
@@ -115,6 +148,30 @@ def replay_held(stream: Stream, ids: Ids = None) -> None:
         return
     rows = result.rows
     print(f"{stream}: {rows.extracted} replayed, {rows.loaded} loaded, {rows.quarantined} back in quarantine")
+
+
+def _plan(stream: str, ids: Sequence[int] | None) -> None:
+    """What a replay would try to load, by reason."""
+    with warehouse_session() as connection:
+        found = _held(connection, stream, ids)
+    if not found:
+        print("nothing is held")
+        return
+    table = output.table("", "reason", "records", "contract version", right=["records"])
+    kinds = Counter((item.reason, item.schema_version) for item in found)
+    for (reason, version), number in kinds.most_common():
+        table.add_row(reason, f"{number:,}", str(version or "-"))
+    print(f"{stream}: {output.count(len(found), 'record')} would be read again by the contract as it is now")
+    output.console(is_data=True).print(table)
+    print("This was the plan; give --yes to apply it.")
+
+
+def _held(connection: "psycopg.Connection[Any]", stream: str, ids: Sequence[int] | None) -> "list[Held]":
+    from connectors.sync import replay
+
+    source, name = _parts(stream)
+    found = replay.held(connection, source, name, limit=1_000_000)
+    return [item for item in found if not ids or item.quarantine_id in ids]
 
 
 @command.command()
@@ -126,11 +183,7 @@ def discard(
 
     source, name = _parts(stream)
     with warehouse_session() as connection:
-        found = [
-            item
-            for item in replay.held(connection, source, name, limit=1_000_000)
-            if not ids or item.quarantine_id in ids
-        ]
+        found = _held(connection, stream, ids)
         if not found:
             print("nothing is held")
         elif not yes:

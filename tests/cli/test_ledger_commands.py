@@ -239,16 +239,20 @@ def test_a_replay_loads_what_fits_now_and_then_nothing(
     sql(warehouse.admin_dsn, "update ops.quarantine set payload = replace(payload, '\"2x\"', '2')")
     project.source(SOURCE, "unit")
 
-    def replayed() -> str:
-        done = project.run("quarantine", "replay", "unit.things", **headwater_only(env))
+    def replayed(*words: str) -> str:
+        done = project.run("quarantine", "replay", "unit.things", *words, **headwater_only(env))
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    assert replayed() == "unit.things: 2 replayed, 1 loaded, 1 back in quarantine"
+    plan = replayed()
+    assert plan.startswith("unit.things: 2 records would be read again")
+    assert plan.endswith("This was the plan; give --yes to apply it.")
+    assert sql(warehouse.admin_dsn, "select count(*) from raw_unit.things") == [(1,)]
+    assert replayed("--yes") == "unit.things: 2 replayed, 1 loaded, 1 back in quarantine"
     assert sql(warehouse.admin_dsn, "select id, amount from raw_unit.things order by id") == [(1, 1), (2, 2)]
     sql(warehouse.admin_dsn, "update ops.quarantine set payload = replace(payload, '\"[/b] :smile:\"', '3')")
-    assert replayed() == "unit.things: 1 replayed, 1 loaded, 0 back in quarantine"
-    assert replayed() == "nothing is held"
+    assert replayed("--yes") == "unit.things: 1 replayed, 1 loaded, 0 back in quarantine"
+    assert replayed("--yes") == "nothing is held"
     assert sql(warehouse.admin_dsn, "select sum(amount) from raw_unit.things") == [(6,)]
 
 

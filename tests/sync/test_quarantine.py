@@ -10,10 +10,12 @@ import pytest
 
 from connectors.contract import Attestation, Checkpoint, Message
 from connectors.errors import ContractError
-from connectors.sync import SyncRequest, replay
+from connectors.specs import parse_source
+from connectors.sync import Progress, SyncRequest, replay
+from connectors.sync.lifecycle import run
 from platform_assets.warehouse import Warehouse
-from tests.support.faults import Lab, copy_file, lines
-from tests.support.scripted import records, source, sync
+from tests.support.faults import Lab, Stream, copy_file, lines
+from tests.support.scripted import Scripted, records, source, sync
 
 STREAM: dict[str, Any] = {"write": "merge", "primary_key": "id", "columns": {"amount": {"type": "bigint"}}}
 
@@ -167,3 +169,72 @@ def test_a_record_that_breaks_a_rule_has_its_place_in_the_source(lab: Lab, tmp_p
         ("file 1, row 2", "x"), ("file 1, row 3", 8), ("file 1, row 4", "y"), ("file 1, row 5", 10),
         ("page 1, record 2", "x"), ("page 1, record 3", 3), ("page 2, record 2", 5), ("page 3, record 1", 11),
     ]  # fmt: skip
+
+
+FLOODS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    # what is too much, and where: while reading, by a rule, at the end, or because a check failed
+    "read": ({"max_quarantined": {"rows": 0}}, ['{"id":1,"n":"x"}']),
+    "rule": ({"max_quarantined": {"rows": 0}}, ['{"n":1}', '{"n":2}']),
+    "share": ({"max_quarantined": {"rows": 9, "share": 0.01}}, ['{"id":1,"n":"x"}', '{"n":2}']),
+    "check": (
+        {"max_quarantined": {"share": 1}, "checks": [{"type": "row_rule", "column": "id", "max": 9}]},
+        ['{"id":1,"n":"x"}', '{"n":2}'],
+    ),
+}
+
+
+@pytest.mark.parametrize("write", ["merge", "replace"])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_failed_sync_leaves_examples_that_no_replay_loads(lab: Lab, flood: str, write: str) -> None:
+    options, bad = FLOODS[flood]
+    stream = lab.stream(write=write, primary_key="id", columns={"n": {"type": "bigint"}})
+    good = [f'{{"id":{number}}}' for number in range(5, 30)]
+    with pytest.raises(ContractError) as caught:
+        stream.sync(lines(*good, *bad, position="page 7"), **options)
+    assert stream.held() == []
+    with psycopg.connect(stream.dsn, autocommit=True) as connection:
+        found = replay.examples(connection, "unit", stream.name)
+        assert [item.position for item in found] == [f"page 7, record {26 + number}" for number in range(len(bad))]
+        assert [json.loads(item.payload) for item in found] == [json.loads(record) for record in bad]
+        shown = [verdict for verdict in caught.value.verdicts if verdict.name == "quarantine"]  # type: ignore[attr-defined] AuditFailedError
+        assert [len(verdict.measured["examples"]) for verdict in shown] == [len(bad)]
+        assert replay.replay(_replaying(stream), stream.dsn) is None
+        stream.sync(lines(*good))
+        assert replay.examples(connection, "unit", stream.name) == []
+
+
+def test_examples_show_neither_secrets_nor_blocked_columns(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIT_TOKEN", "s3cret")
+    connector = {
+        "kind": "rest", "base_url": "http://127.0.0.1:9", "auth": {"type": "bearer", "token": "env:UNIT_TOKEN"},
+    }  # fmt: skip
+    stream = {
+        "name": "masked", "path": "/", "write": "append", "max_quarantined": {"rows": 0},
+        "columns": {"ssn": {"type": "text", "rule": "block"}, "n": {"type": "bigint"}},
+    }  # fmt: skip
+    attributes = {"source": "unit", "owner": "team:test", "connector": connector, "streams": [stream]}
+    spec = parse_source(attributes, "tests/unit.yaml")
+    request = SyncRequest(spec, spec.streams[0], trigger="cli")
+    with pytest.raises(ContractError):
+        run(request, lab.dsn, Progress(), Scripted([lines('{"id":1,"n":"x","ssn":"078-05","token":"s3cret"}')]))
+    with psycopg.connect(lab.dsn) as connection:
+        ((shown,),) = connection.execute("select verdicts::text from ops.syncs where stream = 'masked'").fetchall()
+    assert "page 1, record 1" in shown
+    assert "078" not in shown
+    assert "s3cret" not in shown
+
+
+def test_of_a_flood_a_few_examples_stay(lab: Lab, tmp_path: Path) -> None:
+    stream = lab.stream(max_quarantined={"rows": 50})
+    with pytest.raises(ContractError):
+        stream.sync(copy_file(tmp_path / "c.csv", "x\n" * 100, id=pa.int64()))
+    with pytest.raises(ContractError):
+        stream.sync(lines(*["[]"] * 100))
+    with psycopg.connect(stream.dsn) as connection:
+        assert len(replay.examples(connection, "unit", stream.name)) == 20
+        assert stream.fetch("select max(pg_column_size(verdicts)) < 10000 from ops.syncs") == [(True,)]
+
+
+def _replaying(stream: Stream) -> SyncRequest:
+    spec = source(name=stream.name, write="merge", primary_key="id")
+    return SyncRequest(spec, spec.streams[0], trigger="replay")

@@ -90,6 +90,7 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
                 offered=offered_shape(shown) if shown else None,
                 is_offered=not (is_typed and offered and shown is None and not reads_query),
                 is_typed=is_typed,
+                knows_null=source.connector.kind == "database",
                 names=names | (raw_names(version) if version else {}),
             )
 

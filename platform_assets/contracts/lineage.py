@@ -182,10 +182,13 @@ class _Reader:
                 place = scope.set_operation_scopes[0].expression.named_selects.index(name)
                 for part in scope.set_operation_scopes:
                     self._outputs[key] |= self.output(part, part.expression.named_selects[place])
-            else:
+            elif name in scope.expression.named_selects:
                 for selected in scope.expression.selects:
                     if selected.alias_or_name == name:
                         self._outputs[key] |= self._made_of(selected)
+            elif len(scope.sources) == 1:
+                # what `select *` would have passed on, had its table the column
+                self._outputs[key] |= self._through(next(iter(scope.sources.values())), name)
         return self._outputs[key]
 
     def _made_of(self, expression: Any) -> set[Base]:
@@ -194,14 +197,20 @@ class _Reader:
         return {base for column in expression.find_all(exp.Column) for base in self._base(column)}
 
     def _base(self, column: Any) -> set[Base]:
+        scope = self._owner.get(id(column))
+        if scope is None:
+            return set()
+        if not column.table and len(scope.sources) == 1:
+            return self._through(next(iter(scope.sources.values())), column.name)
+        return self._through(scope.sources.get(column.table), column.name)
+
+    def _through(self, source: Any, name: str) -> set[Base]:
         from sqlglot import exp
         from sqlglot.optimizer.scope import Scope
 
-        scope = self._owner.get(id(column))
-        source = scope.sources.get(column.table) if scope is not None else None
         if isinstance(source, Scope):
-            return self.output(source, column.name)
-        return {(_table(source), column.name)} if isinstance(source, exp.Table) else set()
+            return self.output(source, name)
+        return {(_table(source), name)} if isinstance(source, exp.Table) else set()
 
     def rows(self) -> set[Base]:
         """What stands outside of the selected columns: joins, conditions, groups, order."""

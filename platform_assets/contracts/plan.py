@@ -21,7 +21,8 @@ class StreamFacts:
 
     standing: what models are built on; None when nothing is known. is_table: it is the raw table itself.
     offered: what the source has now; None when it was not asked. is_offered: False when the source says that the stream
-        is gone. is_typed: the source says its own types. names: raw name by source name.
+        is gone. is_typed: the source says its own types; knows_null: and which columns are never NULL.
+    names: raw name by source name.
     """
 
     source: SourceSpec
@@ -31,6 +32,7 @@ class StreamFacts:
     offered: Shape | None = None
     is_offered: bool = True
     is_typed: bool = False
+    knows_null: bool = False
     names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -104,8 +106,7 @@ def _is_protected(facts: StreamFacts, name: str) -> bool:
 def _of_contract(facts: StreamFacts, change: Change, impact: Impact) -> tuple[str, bool]:
     drift = facts.stream.drift
     if change.kind == "retyped":
-        end = "the sync stops: the raw table has the old type" if facts.is_table else "the raw table changes its type"
-        return f"{change}; {end}", True
+        return f"{change}; the sync stops while the raw table has the old type", True
     if change.kind == "key":
         if drift.key == "freeze" and facts.stream.write in ("merge", "scd2"):
             return f"{change}; the sync stops (drift.key: freeze)", True
@@ -181,7 +182,7 @@ def _of_source(facts: StreamFacts, change: Change, impacts: Impacts) -> Planned 
             is_breaking = is_used
         case "nullability":
             declared = stream.columns.get(change.column)
-            if not change.after or declared is None or declared.nullable or not facts.is_typed:
+            if not change.after or declared is None or declared.nullable or not facts.knows_null:
                 return None
             says = f"{change} in the source; such records: {policy.nullability}"
             is_breaking = policy.nullability == "freeze"
@@ -199,10 +200,11 @@ def missing_columns(facts: StreamFacts, read: Mapping[str, list[str]], impacts: 
     there = {facts.names.get(name, name) for name in _expected(facts).columns}
     there |= {facts.names.get(name, name) for name in (facts.offered.columns if facts.offered else ())}
     there |= {facts.names.get(name, name) for name in facts.stream.columns}
+    standing = facts.standing.columns if facts.standing else {}
     blocked = {
         facts.names.get(name, name)
         for name, spec in facts.stream.columns.items()
-        if spec.rule == "block" and not (facts.is_table and facts.standing and name in facts.standing.columns)
+        if spec.rule == "block" and name not in standing
     }
     for name in read:
         if name in own or (name in there and name not in blocked) or not there:

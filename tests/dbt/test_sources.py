@@ -49,7 +49,7 @@ def test_a_change_of_the_contract_is_seen_as_a_difference() -> None:
     (file,) = out_of_step([changed], PROJECT)
 
     assert file.path == Path("models/staging/nyc_weather/nyc_weather.yml")
-    assert 'data_type: "numeric(5,2)", description: "(°C).", config: {meta: {unit: "°C"}}' in file.text
+    assert '{name: temp, data_type: "numeric(5,2)", description: (°C)., config: {meta: {unit: °C}}}' in file.text
 
 
 def test_every_column_and_table_is_described() -> None:

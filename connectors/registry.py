@@ -13,6 +13,7 @@ KINDS: dict[str, str] = {
     "sling": "connectors.kinds.sling",
     "webhook": "connectors.kinds.webhook",
     "python": "connectors.kinds.python",
+    "dlt_source": "connectors.kinds.dlt_source",
     "airbyte": "connectors.kinds.airbyte",
     "singer": "connectors.kinds.singer",
 }

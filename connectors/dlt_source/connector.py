@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import dlt
 from dlt.common import pendulum
@@ -26,9 +26,11 @@ from connectors.dlt_source.failures import classified
 from connectors.dlt_source.items import messages
 from connectors.dlt_source.iteration import items_of
 from connectors.errors import Cancelled, ConfigError, ContractError
-from connectors.kinds.dlt_source import DltConnectorSpec, DltStreamSpec
 from connectors.secrets import is_reference, resolve
 from connectors.specs import SourceSpec, did_you_mean
+
+if TYPE_CHECKING:
+    from connectors.kinds.dlt_source import DltConnectorSpec, DltStreamSpec
 
 _MAX_HASHES: Final = 1_000
 _TYPES: Final[Mapping[str, str]] = {"wei": "decimal"}
@@ -37,7 +39,7 @@ _TYPES: Final[Mapping[str, str]] = {"wei": "decimal"}
 class DltConnector:
     """Makes the source anew for every read: a dlt resource can be iterated once."""
 
-    def __init__(self, source: SourceSpec, spec: DltConnectorSpec) -> None:
+    def __init__(self, source: SourceSpec, spec: "DltConnectorSpec") -> None:
         self._name = source.source
         self._streams = source.streams
         self._place = spec.source
@@ -61,7 +63,7 @@ class DltConnector:
             resources = self._source().resources
             return tuple(_discovered(name, resource) for name, resource in resources.items())
 
-    def read(self, stream: DltStreamSpec, state: StreamState, context: ReadContext) -> Iterator[Message]:
+    def read(self, stream: "DltStreamSpec", state: StreamState, context: ReadContext) -> Iterator[Message]:
         """The resource's items after its own state in `state.connector`, or inside the window.
 
         The state is the resource's, as dlt keeps it; it is sealed once, at the end: what dlt resources keep of their
@@ -102,7 +104,7 @@ class DltConnector:
         what = f"{self._place} made a {type(made).__name__}, not a dlt source or resource"
         raise ConfigError(f"{self._name}: connector.source", what, "Decorate it with @dlt.source or @dlt.resource.")
 
-    def _resource(self, source: DltSource, stream: DltStreamSpec) -> DltSource:
+    def _resource(self, source: DltSource, stream: "DltStreamSpec") -> DltSource:
         """The source with this resource alone, its parents beside it."""
         names = list(source.resources)
         if stream.resource_name not in names:
@@ -110,7 +112,7 @@ class DltConnector:
             raise ConfigError(f"{self._name}.{stream.name}", f"no resource {stream.resource_name!r} in it", hint)
         return source.with_resources(stream.resource_name)
 
-    def _items(self, source: DltSource, state: dict[str, Any], stream: DltStreamSpec) -> Generator[Any]:
+    def _items(self, source: DltSource, state: dict[str, Any], stream: "DltStreamSpec") -> Generator[Any]:
         with classified(f"{self._name}.{stream.name}", self._place, self._secrets):
             yield from items_of(source, state)
 
@@ -167,7 +169,7 @@ def _discovered(name: str, resource: DltResource) -> DiscoveredStream:
     )
 
 
-def _bound(source: DltSource, stream: DltStreamSpec, window: Window, label: str) -> None:
+def _bound(source: DltSource, stream: "DltStreamSpec", window: Window, label: str) -> None:
     """A window's read: dlt's own bounds on the cursor, which then touches no state."""
     resource = source.resources[stream.resource_name]
     own = getattr(resource.incremental, "incremental", resource.incremental)
@@ -181,7 +183,7 @@ def _bound(source: DltSource, stream: DltStreamSpec, window: Window, label: str)
     resource.apply_hints(incremental=dlt.sources.incremental(path, initial_value=bounds[0], end_value=bounds[1]))
 
 
-def _kept(state: dict[str, Any], stream: DltStreamSpec, label: str) -> dict[str, Any]:
+def _kept(state: dict[str, Any], stream: "DltStreamSpec", label: str) -> dict[str, Any]:
     """What is saved: without the hashes by which dlt knows rows of its last cursor value, where the engine knows them.
 
     Raises:

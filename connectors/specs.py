@@ -67,11 +67,44 @@ class FreshnessSpec(Spec):
 
 
 class PartitionSpec(Spec):
-    """Slices of time that backfills read one by one; `by` follows the calendar of `timezone`."""
+    """Slices of time that backfills read one by one; `by` follows the calendar of `timezone`.
+
+    per_run: a backfill's run reads at most so many of them, each as a sync of its own.
+    """
 
     by: Literal["hour", "day", "week", "month"]
     start: date
     timezone: str = "UTC"
+    per_run: int = Field(default=30, ge=1)
+
+
+class CorrectionsSpec(Spec):
+    """Another stream of this source whose rows say which moments changed: `field` of a row is such a moment."""
+
+    stream: Name
+    field: str
+
+
+class WebhookGapsSpec(Spec):
+    """No delivery of `source` for so long means that some were missed."""
+
+    source: Name
+    longer_than: timedelta
+
+
+class BackfillSpec(Spec):
+    """What may launch backfills of this stream by itself, and how much of it a day; nothing unless it is named in `on`.
+
+    cool_down: one reason launches one backfill of a stream in that time.
+    """
+
+    on: tuple[
+        Literal["missing", "late", "failed_checks", "new_columns", "contract", "new_files", "webhook_gaps"], ...
+    ] = ()
+    daily_windows: int = Field(default=31, ge=1)
+    cool_down: timedelta = timedelta(hours=6)
+    corrections: CorrectionsSpec | None = None
+    webhook_gaps: WebhookGapsSpec | None = None
 
 
 class CheckSpec(Spec):
@@ -121,6 +154,8 @@ class Policy(Spec):
     owner: str | None = None
     tags: Mapping[str, str] = Field(default_factory=dict)
     retries: int = Field(default=2, ge=0, le=10)
+    priority: int = 0
+    """Runs with a greater one leave the queue first; backfills have -10."""
 
 
 class StreamSpec(Policy):
@@ -131,6 +166,7 @@ class StreamSpec(Policy):
     primary_key: Names = ()
     cursor: CursorSpec | None = None
     partitions: PartitionSpec | None = None
+    backfill: BackfillSpec = BackfillSpec()
     columns: Mapping[str, ColumnSpec] = Field(default_factory=dict)
     checks: tuple[CheckSpec, ...] = ()
     merge: Literal["upsert", "delete-insert"] = "upsert"
@@ -152,6 +188,11 @@ class StreamSpec(Policy):
             raise ValueError("cursor.lag with write: append would load the rows of the lag twice; use write: merge")
         if self.snapshot and self.write not in ("merge", "scd2"):
             raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
+        if windowed := [name for name in self.backfill.on if name not in ("contract", "new_files")]:
+            if self.partitions is None:
+                raise ValueError(f"backfill.on: {windowed[0]} fills windows; it needs partitions")
+            if "webhook_gaps" in windowed and self.backfill.webhook_gaps is None:
+                raise ValueError("backfill.on: webhook_gaps needs backfill.webhook_gaps: {source, longer_than}")
         for name in self.primary_key:
             self._check_key(name)
         if self.cursor is not None and (column := self.columns.get(self.cursor.field)) and column.rule != "keep":

@@ -28,6 +28,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "A stream": specs.StreamSpec,
     "Cursor": specs.CursorSpec,
     "Partitions": specs.PartitionSpec,
+    "Backfill": specs.BackfillSpec,
+    "Corrections": specs.CorrectionsSpec,
+    "Webhook gaps": specs.WebhookGapsSpec,
     "Columns": specs.ColumnSpec,
 }
 """Heading in docs/sources.md and the model that it documents."""

@@ -93,6 +93,10 @@ class FilesConnector:
         if is_whole and context.window is None:
             yield Checkpoint({**seen.to_json(), TYPES: types.to_json()})
 
+    def list_files(self, stream: "FilesStreamSpec") -> list[FileInfo]:
+        """The stream's files that are whole, oldest first."""
+        return self._settled(self._store.list(f"{self._source}.{stream.name}", stream.path), stream)
+
     def _settled(self, files: list[FileInfo], stream: "FilesStreamSpec") -> list[FileInfo]:
         if not stream.settle:
             return files

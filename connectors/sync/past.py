@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg.rows import class_row
 
 from connectors.errors import ConfigError
-from connectors.sync.result import Status, Trigger
+from connectors.sync.result import RowCounts, Status, SyncResult, Trigger, Verdict
 
 _COLUMNS = """
     sync_id::text, source, stream, kind, trigger, run_id, epoch, window_start, window_end, started_at, finished_at,
@@ -101,3 +101,42 @@ def one(connection: psycopg.Connection[Any], sync_id: str) -> PastSync:
         what = f"no sync's id starts with {sync_id}" if not found else f"several syncs' ids start with {sync_id}"
         raise ConfigError("syncs show", what, "`headwater syncs` lists the recent ones.")
     return found[0]
+
+
+def result_of(sync: PastSync, table_name: str) -> SyncResult:
+    """A sync that has succeeded, as it was handed to its caller; its columns are not in the ledger."""
+    assert sync.finished_at is not None
+    rows = RowCounts(
+        sync.rows_extracted,
+        sync.rows_loaded,
+        sync.rows_updated,
+        sync.rows_deleted,
+        sync.rows_deduplicated,
+        sync.rows_filtered,
+        sync.rows_quarantined,
+    )
+    return SyncResult(
+        sync_id=sync.sync_id,
+        source=sync.source,
+        stream=sync.stream,
+        status=cast("Status", sync.status),
+        rows=rows,
+        table_name=table_name,
+        columns=(),
+        step_seconds=sync.step_seconds,
+        received_bytes=sync.received_bytes,
+        loaded_bytes=sync.loaded_bytes,
+        requests=sync.requests,
+        wait_seconds=sync.wait_seconds,
+        peak_memory_bytes=sync.peak_memory_bytes,
+        windows=sync.windows,
+        state_before=sync.state_before or {},
+        state_after=sync.state_after or {},
+        newest_cursor=sync.newest_cursor,
+        schema_version=sync.schema_version,
+        load_ids=tuple(sync.load_ids),
+        verdicts=tuple(Verdict(**verdict) for verdict in sync.verdicts),
+        started_at=sync.started_at,
+        finished_at=sync.finished_at,
+        message=sync.message or "",
+    )

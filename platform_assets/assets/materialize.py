@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import dagster as dg
@@ -12,8 +13,7 @@ from connectors.errors import HeadwaterError
 from connectors.specs import SourceSpec, StreamSpec
 from connectors.sync import SyncRequest, SyncResult, Trigger, Verdict
 from platform_assets.assets.failures import as_dagster, detach
-from platform_assets.assets.metadata import check_result, sync_metadata, total_metadata
-from platform_assets.assets.partitions import window_of
+from platform_assets.assets.metadata import check_result, sync_metadata
 from platform_assets.assets.resources import DltResource, SlingResource, WarehouseResource
 from platform_assets.assets.syncing import run_sync
 from platform_assets.checks import Observation, StreamCheck
@@ -51,31 +51,42 @@ class Done:
 def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[Event]:
     """Sync, then one materialization (an empty sync has one too) and every check's result.
 
-    A failed sync has no materialization; the checks that failed it are red, and partitions that had finished before
-    it are recorded.
+    A failed sync has no materialization; the checks that failed it are red. Each partition is reported as soon as it
+    is read, so nothing of a run that dies is lost.
     """
-    done: list[Done] = []
     with ExitStack() as settings:
         settings.enter_context(cast("DltResource", context.resources.dlt).applied())
         if asset.source.connector.kind == "sling":
             settings.enter_context(cast("SlingResource", context.resources.sling).applied())
         try:
             dsn = cast("WarehouseResource", context.resources.warehouse).loader_dsn()
-            for partition, window in _slices(context):
-                request = SyncRequest(
-                    asset.source, asset.stream, trigger=trigger_of(context), run_id=context.run.run_id, window=window
-                )
-                done.append(judged(asset, dsn, request, run_sync(request, dsn, context.log.info), partition))
+            if asset.stream.partitions is None:
+                yield report(asset, sync_one(asset, context, dsn))
+            else:
+                from platform_assets.assets.partitioned import sync_partitions
+
+                yield from check_results(asset, sync_partitions(asset, context, dsn))
         except HeadwaterError as error:
-            for earlier in done:
-                context.log_event(_materialization(asset, earlier))
             yield from failed_checks(asset, error)
             trace = detach(error, asset.source)
             outcome = as_dagster(error, asset.stream.retries, context.retry_number, trace)
             if isinstance(outcome, dg.Failure):
                 yield from checks_of_failure(asset, context)
             raise outcome from error
-    yield report(asset, context, done)
+
+
+def sync_one(
+    asset: StreamAsset,
+    context: dg.AssetExecutionContext,
+    dsn: str,
+    partition: str | None = None,
+    window: Window | None = None,
+) -> Done:
+    """The live stream or one partition of it, synced and judged."""
+    request = SyncRequest(
+        asset.source, asset.stream, trigger=trigger_of(context), run_id=context.run.run_id, window=window
+    )
+    return judged(asset, dsn, request, run_sync(request, dsn, context.log.info), partition)
 
 
 def judged(
@@ -94,14 +105,6 @@ def _verdict(check: StreamCheck, observation: Observation) -> Verdict:
     return (next(audited, None) if check.type.is_audit else None) or check.judge(observation)
 
 
-def _slices(context: dg.AssetExecutionContext) -> Sequence[tuple[str | None, Window | None]]:
-    """One slice per partition of the run, in order; a run without a partition is one live sync."""
-    if not context.has_partition_key and not context.has_partition_key_range:
-        return [(None, None)]
-    partitions = cast("dg.TimeWindowPartitionsDefinition", context.assets_def.partitions_def)
-    return [(key, window_of(partitions, key)) for key in context.partition_keys]
-
-
 def trigger_of(context: dg.AssetExecutionContext) -> Trigger:
     for tag, trigger in _TRIGGERS.items():
         if tag in context.run.tags:
@@ -116,27 +119,25 @@ def _metadata(asset: StreamAsset, done: Done) -> dict[str, Any]:
     return metadata
 
 
-def _materialization(asset: StreamAsset, done: Done) -> dg.AssetMaterialization:
+def materialization(asset: StreamAsset, done: Done) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(asset.key, partition=done.partition, metadata=_metadata(asset, done))
 
 
-def report(asset: StreamAsset, context: dg.AssetExecutionContext, done: Sequence[Done]) -> dg.MaterializeResult[Any]:
-    """A range run would put one metadata on all its partitions: each gets its own, the range's sums are common."""
-    checks = [
-        check_result(_worst(verdicts), asset.key) for verdicts in zip(*(one.verdicts for one in done), strict=True)
-    ]
-    if len(done) == 1:
-        return dg.MaterializeResult(asset_key=asset.key, metadata=_metadata(asset, done[0]), check_results=checks)
-    for one in done:
-        context.add_asset_metadata(_metadata(asset, one), asset_key=asset.key, partition_key=one.partition)
-    total = total_metadata(one.result for one in done)
-    return dg.MaterializeResult(asset_key=asset.key, metadata=total, check_results=checks)
+def report(asset: StreamAsset, done: Done) -> dg.MaterializeResult[Any]:
+    return dg.MaterializeResult(
+        asset_key=asset.key, metadata=_metadata(asset, done), check_results=check_results(asset, [done])
+    )
+
+
+def check_results(asset: StreamAsset, done: Sequence[Done]) -> list[dg.AssetCheckResult]:
+    """One result a check, of all partitions that the run has read, the newest first."""
+    return [check_result(_worst(verdicts), asset.key) for verdicts in zip(*(one.verdicts for one in done), strict=True)]
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict:
     """Of one check over the partitions of a run: the gravest failure, else the newest partition's."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    return max(failed, key=lambda verdict: verdict.severity == "error") if failed else verdicts[-1]
+    return max(failed, key=lambda verdict: verdict.severity == "error") if failed else verdicts[0]
 
 
 def failed_checks(asset: StreamAsset, error: HeadwaterError) -> Iterator[dg.AssetCheckResult]:
@@ -151,7 +152,8 @@ def checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> 
     checks = [check for check in asset.checks if check.type.on_failure is not None]
     if not checks:
         return
-    _, window = _slices(context)[0]
+    now = datetime.now(UTC)
+    window = Window(now, now) if asset.stream.partitions else None  # the history of partitions, whichever one
     request = SyncRequest(asset.source, asset.stream, window=window)
     try:
         history = read_history(cast("WarehouseResource", context.resources.warehouse).loader_dsn(), request)

@@ -3,7 +3,7 @@
 Numbers stay numbers, 0 too, so that every one of them has a plot over the materializations.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -101,16 +101,6 @@ def _observed_schema(result: SyncResult, stream: StreamSpec) -> dg.TableSchema:
             for column in result.columns
         ]
     )
-
-
-def total_metadata(results: Iterable[SyncResult]) -> dict[str, Any]:
-    """Sums over the partitions of one range run; each partition carries its own numbers besides."""
-    every = list(results)
-    return {
-        "partitions": len(every),
-        "range_rows_loaded": sum(result.rows.loaded for result in every),
-        "range_seconds": round(sum(result.seconds for result in every), 3),
-    }
 
 
 def check_result(verdict: Verdict, key: dg.AssetKey) -> dg.AssetCheckResult:

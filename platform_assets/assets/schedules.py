@@ -16,19 +16,21 @@ from platform_assets.assets.streams import stream_key
 
 
 def source_schedules(source: SourceSpec) -> Iterator[dg.ScheduleDefinition]:
-    """One schedule for the source's unpartitioned streams of one cron; a partitioned stream has one of its own."""
-    together: defaultdict[str, list[StreamSpec]] = defaultdict(list)
+    """One schedule for the unpartitioned streams of one cron and priority; a partitioned stream has one of its own."""
+    together: defaultdict[tuple[str, int], list[StreamSpec]] = defaultdict(list)
     for stream in source.streams:
         if stream.schedule and stream.partitions:
             yield _partitioned(source, stream, stream.schedule)
         elif stream.schedule:
-            together[stream.schedule].append(stream)
-    for cron, streams in together.items():
+            together[stream.schedule, stream.priority].append(stream)
+    for (cron, priority), streams in together.items():
+        suffix = f"__priority_{priority}".replace("-", "minus_") if priority else ""
         yield dg.ScheduleDefinition(
-            name=f"{source.source}__{_slug(cron)}",
+            name=f"{source.source}__{_slug(cron)}{suffix}",
             cron_schedule=cron,
             target=_selection(source, streams),
             execution_timezone="UTC",
+            tags=_priority(priority),
             description=f"Syncs {', '.join(stream.name for stream in streams)}.",
         )
 
@@ -42,7 +44,7 @@ def _partitioned(source: SourceSpec, stream: StreamSpec, cron: str) -> dg.Schedu
             key = partitions.get_last_partition_key() if partitions else None
         if key is None:
             return dg.SkipReason(f"no partition of {source.source}.{stream.name} is over yet")
-        return dg.RunRequest(run_key=key, partition_key=key)
+        return dg.RunRequest(run_key=key, partition_key=key, tags=_priority(stream.priority))
 
     name = f"{source.source}__{stream.name}__{_slug(cron)}"
     return dg.ScheduleDefinition(
@@ -57,6 +59,10 @@ def _partitioned(source: SourceSpec, stream: StreamSpec, cron: str) -> dg.Schedu
 
 def _selection(source: SourceSpec, streams: Sequence[StreamSpec]) -> dg.AssetSelection:
     return dg.AssetSelection.assets(*(stream_key(source, stream) for stream in streams))
+
+
+def _priority(priority: int) -> dict[str, str]:
+    return {"dagster/priority": str(priority)} if priority else {}
 
 
 def _slug(cron: str) -> str:

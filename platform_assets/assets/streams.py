@@ -28,7 +28,7 @@ def stream_asset(
         specs=[_spec(source, stream, kind)],
         check_specs=list(_check_specs(source, stream, checks)),
         partitions_def=partitions,
-        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+        backfill_policy=dg.BackfillPolicy.multi_run(stream.partitions.per_run) if stream.partitions else None,
         pool=pool(source),
         required_resource_keys={"warehouse", "dlt", *(("sling",) if kind.name == "sling" else ())},
     )
@@ -40,9 +40,7 @@ def stream_asset(
     return _op
 
 
-def source_asset(
-    source: SourceSpec, kind: Kind, checks: Mapping[str, tuple[StreamCheck, ...]]
-) -> dg.AssetsDefinition:
+def source_asset(source: SourceSpec, kind: Kind, checks: Mapping[str, tuple[StreamCheck, ...]]) -> dg.AssetsDefinition:
     """One op for all streams of a source whose program emits them together; a run reads those that it selects."""
 
     @dg.multi_asset(
@@ -75,6 +73,8 @@ def _spec(source: SourceSpec, stream: StreamSpec, kind: Kind) -> dg.AssetSpec:
         tags={**stream.tags, "headwater/write": stream.write or kind.default_write},
         metadata=declared_metadata(source, stream),
         freshness_policy=freshness_policy(stream),
+        # partitions are reported one by one while the op runs, not by its output
+        skippable=stream.partitions is not None,
     )
 
 

@@ -54,7 +54,7 @@ def materialize_together(assets: Sequence[StreamAsset], context: dg.AssetExecuti
         for asset, request in zip(pending, requests, strict=True):
             outcome = outcomes[asset.stream.name]
             if isinstance(outcome, SyncResult):
-                result = report(asset, context, [judged(asset, dsn, request, outcome)])
+                result = report(asset, judged(asset, dsn, request, outcome))
                 yield dg.MaterializeResult(asset_key=asset.key, metadata=result.metadata)
                 yield from _selected(asset, result.check_results or (), context)
             elif isinstance(outcome, HeadwaterError):

@@ -37,6 +37,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("sync", "sync", "Sync a source or one stream into the warehouse, without Dagster."),
     Entry("syncs", "syncs", "List recent syncs of the ledger; `syncs show ID` tells everything about one."),
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
+    Entry("backfill", "backfill", "Plan, run, pause, resume, cancel, prioritize and watch backfills."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
     Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),

@@ -16,6 +16,7 @@ from connectors.specs import SourceSpec, parse_source
 from platform_assets.assets.schedules import source_schedules
 from platform_assets.assets.streams import source_asset, stream_asset
 from platform_assets.checks import checks_of
+from platform_assets.sensors.backfills import backfill_sensors
 from platform_assets.sensors.webhook_inbox import inbox_sensors
 
 _TEMPLATE = """\
@@ -90,7 +91,8 @@ def source_definitions(spec: SourceSpec, place: str) -> dg.Definitions:
     """
     with _friendly(f"{place}: schedules"):
         schedules = list(source_schedules(spec))
-    return dg.Definitions(assets=list(_assets(spec, place)), schedules=schedules, sensors=list(inbox_sensors(spec)))
+    sensors = [*inbox_sensors(spec), *backfill_sensors(spec)]
+    return dg.Definitions(assets=list(_assets(spec, place)), schedules=schedules, sensors=sensors)
 
 
 def _assets(spec: SourceSpec, place: str) -> Iterator[dg.AssetsDefinition]:

@@ -55,4 +55,6 @@ grant insert, update on ops.leases, ops.syncs, ops.schema_versions, ops.quaranti
 grant insert on ops.stream_state, ops.webhook_inbox, ops.pieces to headwater_loader;
 grant delete on ops.leases, ops.quarantine, ops.rate_pools, ops.webhook_inbox, ops.pieces to headwater_loader;
 grant insert, update, delete on ops.tokens to headwater_loader;
-grant select on ops.syncs, ops.schema_versions, ops.usage to headwater_transformer, headwater_reader;
+grant insert, update on ops.backfills, ops.backfill_windows, ops.backfill_marks to headwater_loader;
+grant select on ops.syncs, ops.schema_versions, ops.usage, ops.backfills, ops.backfill_windows
+    to headwater_transformer, headwater_reader;

@@ -113,7 +113,10 @@ def test_a_stream_is_one_op_one_asset_with_the_default_checks_and_freshness(writ
             }
         },
         "schedules": {},
-        "sensors": {"settle_lost_syncs": {"status": "RUNNING", "every_seconds": 30}},
+        "sensors": {
+            "run_backfills": {"status": "RUNNING", "every_seconds": 15},
+            "settle_lost_syncs": {"status": "RUNNING", "every_seconds": 30},
+        },
     }
 
 
@@ -172,7 +175,7 @@ def test_partitions_follow_the_calendar_of_their_time_zone_and_tile_without_gap(
     asset = defs.resolve_assets_def(dg.AssetKey(["shop", "orders"]))
     partitions = asset.partitions_def
     assert isinstance(partitions, dg.TimeWindowPartitionsDefinition)
-    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+    assert asset.backfill_policy == dg.BackfillPolicy.multi_run(30)
 
     days = [f"2024-03-{day}" for day in (30, 31)] + ["2024-04-01"]
     windows = [window_of(partitions, day) for day in days]

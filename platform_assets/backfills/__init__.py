@@ -1,0 +1,1 @@
+"""Backfills: planned here, kept in `ops.backfills`, run by Dagster as one backfill each."""

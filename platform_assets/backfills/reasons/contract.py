@@ -1,0 +1,93 @@
+"""What a reason is: it looks at one stream and says which windows should be read, and why."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from connectors.contract import Window
+from connectors.specs import SourceSpec, StreamSpec
+
+if TYPE_CHECKING:
+    import psycopg
+
+Mark = Mapping[str, Any]
+_LAST = """
+select distinct on (window_start) window_start, started_at from ops.syncs
+where source = %s and stream = %s and window_start is not null and status like 'succeeded%%'
+order by window_start, started_at desc
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One stream, and how far the reason has looked before.
+
+    windows: every window that is over, newest first; none for a stream without partitions.
+    mark: what the reason left the last time, empty at first.
+    """
+
+    connection: "psycopg.Connection[Any]"
+    source: SourceSpec
+    stream: StreamSpec
+    windows: Mapping[str, Window]
+    mark: Mark
+
+    @cached_property
+    def read_at(self) -> Mapping[datetime, datetime]:
+        """When each window was last read with success, by its start."""
+        found = self.connection.execute(_LAST.encode(), [self.source.source, self.stream.name]).fetchall()
+        return {start.astimezone(UTC): at.astimezone(UTC) for start, at in found}
+
+    def read_before(self, moment: datetime) -> list[str]:
+        """Windows that were read, and last before that moment."""
+        return [
+            key
+            for key, window in self.windows.items()
+            if (at := self.read_at.get(window.start)) is not None and at < moment
+        ]
+
+    def touching(self, start: datetime, end: datetime) -> list[str]:
+        """Windows that share a moment with [start, end)."""
+        return [key for key, window in self.windows.items() if window.start < end and window.end > start]
+
+    def at(self, moments: Iterable[datetime]) -> list[str]:
+        """Windows that one of the moments lies in."""
+        wanted = list(moments)
+        return [key for key, window in self.windows.items() if any(window.start <= at < window.end for at in wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """partitions: to be read, newest first. why: half a sentence for the title. cause: acted on once a window.
+
+    An empty cause may come back: it is acted on again after the cool-down. held: records in quarantine to be replayed,
+    instead of a read. is_live: the stream has no partitions, and one live sync will do.
+    """
+
+    partitions: tuple[str, ...]
+    why: str
+    cause: str = ""
+    held: int = 0
+    is_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """mark: how far the reason has looked now. With `finds_once` it is kept only when every finding was taken up,
+    because the next look would not find them again."""
+
+    findings: tuple[Finding, ...] = ()
+    mark: Mark = field(default_factory=dict[str, Any])
+    finds_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """name: as in the source file's `backfill.on`. applies: whether the stream has what it looks at."""
+
+    name: str
+    description: str
+    find: Callable[[Look], Found]
+    applies: Callable[[StreamSpec], bool] = lambda stream: stream.partitions is not None

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from connectors.column_spec import ColumnSpec, DriftSpec, Spec, did_you_mean
@@ -137,8 +137,15 @@ class QuarantineSpec(Spec):
 class LimitSpec(Spec):
     """Ends only this stream, with class `resource`."""
 
-    memory_mb: int | None = Field(default=None, ge=64)
+    memory_mb: int | None = None
     time: timedelta | None = None
+
+    @field_validator("memory_mb")
+    @classmethod
+    def _leaves_room(cls, value: int | None) -> int | None:
+        if value is not None and value < 256:
+            raise ValueError("at least 256: a process of its own needs about 180 MB before it reads a record")
+        return value
 
 
 class Policy(Spec):

@@ -80,7 +80,7 @@ MISFITS = [
     Misfit("429 for ever", storm, "rate_limited", "HTTP 429"),
     Misfit("429 for an hour", storm_of_an_hour, "rate_limited", "HTTP 429"),
     Misfit("poison rows", poison, "contract", "max_quarantined.rows is 3", "max_quarantined: {rows: 3}"),
-    Misfit("memory", hog, "resource", "limits.memory_mb is 220", "limits: {memory_mb: 220}"),
+    Misfit("memory", hog, "resource", "limits.memory_mb is 256", "limits: {memory_mb: 256}"),
     Misfit(
         "endless pages", endless, "resource", "limits.time is 2 s",
         "records: data, pagination: {type: cursor, param: after, path: next}, limits: {time: PT2S}",

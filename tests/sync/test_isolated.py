@@ -14,6 +14,7 @@ import pytest
 from connectors import errors
 from connectors.errors import (
     Cancelled,
+    ConfigError,
     ContractError,
     FailureClass,
     HeadwaterError,
@@ -22,7 +23,7 @@ from connectors.errors import (
     TransientError,
 )
 from connectors.specs import SourceSpec, parse_source
-from connectors.sync import Progress, SyncRequest, isolated, sync
+from connectors.sync import Progress, SyncRequest, isolated, isolated_messages, sync
 from platform_assets.settings import PROJECT_ROOT
 from platform_assets.sources import load_sources
 from platform_assets.warehouse import Warehouse
@@ -68,7 +69,7 @@ def ledger(warehouse: Warehouse) -> list[tuple[Any, ...]]:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "connectors.sync.isolated" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "connectors.sync.isolated_child" in child.cmdline()]
 
 
 def test_result_progress_and_trigger_cross_the_process(warehouse: Warehouse, serve: Serve) -> None:
@@ -180,15 +181,20 @@ def test_a_process_whose_parent_was_killed_ends_by_itself(warehouse: Warehouse, 
 
 def test_memory_beyond_the_limit_ends_the_sync_in_order(warehouse: Warehouse, serve: Serve) -> None:
     page = [{"id": number, "text": "x" * 1_000} for number in range(80_000)]
-    spec = serve(lambda exchange: exchange.json(page), limits={"memory_mb": 64})
-    with pytest.raises(ResourceError, match=r"limits\.memory_mb is 64"):
+    spec = serve(lambda exchange: exchange.json(page), limits={"memory_mb": 256})
+    with pytest.raises(ResourceError, match=r"limits\.memory_mb is 256"):
         sync(request(spec), warehouse.loader_dsn)
     assert ledger(warehouse)[0][1:3] == ("failed", "resource")
 
 
+def test_a_limit_that_the_libraries_alone_would_fill_is_refused(serve: Serve) -> None:
+    with pytest.raises(ConfigError, match=r"limits\.memory_mb.*a process of its own needs about 180 MB"):
+        serve(lambda exchange: exchange.json([]), limits={"memory_mb": 200})
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's data against a limit")
 def test_an_allocation_far_beyond_the_limit_fails_at_once() -> None:
-    code = "from connectors.sync.isolated import limit_allocations as limit\nlimit(64)\nbytearray(2 << 30)"
+    code = "from connectors.sync.isolated_child import limit_allocations as limit\nlimit(64)\nbytearray(2 << 30)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == "MemoryError"
 
@@ -208,7 +214,7 @@ def test_every_class_of_failure_crosses(failure_class: str) -> None:
     sent = kind("unit.things", "broke", "Mend it.")
     sent.sync_id = "c0ffee"
 
-    arrived = isolated.error_of(isolated.failure_of(sent))
+    arrived = isolated_messages.error_of(isolated_messages.failure_of(sent))
 
     assert (type(arrived), str(arrived), arrived.sync_id) == (kind, "unit.things: broke\nMend it.", "c0ffee")
 

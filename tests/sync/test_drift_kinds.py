@@ -1,0 +1,207 @@
+"""Every kind of drift, by each policy; the schema check stays red until somebody accepts, and never heals itself."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from connectors.errors import ConfigError, ContractError
+from connectors.sync import schemabook
+from tests.support.faults import Lab, Stream, lines
+
+KEYED: dict[str, Any] = {"write": "merge", "primary_key": "id"}
+
+
+def people(name: str, *rows: tuple[int, str]) -> Any:
+    return lines(*[f'{{"id": {number}, "{name}": "{value}"}}' for number, value in rows])
+
+
+def test_a_renamed_column_is_told_by_its_values(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    rows = [(number, f"person {number} of the town") for number in range(30)]
+    stream.sync(people("full_name", *rows))
+    stream.sync(people("label", *rows))
+
+    assert stream.drift() == [
+        ("new", "label", "added"), ("missing", "full_name", "warn"), ("renamed", "label", "warn"),
+    ]  # fmt: skip
+    assert stream.decisions() == ["first", "pending"]
+    assert "renamed label" in stream.results[-1].message
+
+
+@pytest.mark.slow
+def test_a_renamed_column_is_told_by_its_name_and_some_values(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    stream.sync(people("customer_name", (1, "Ann"), (2, "Bob")))
+    stream.sync(people("customername", (3, "Ann"), (4, "Cid")))
+
+    assert ("renamed", "customername", "warn") in stream.drift()
+
+
+@pytest.mark.slow
+def test_another_column_of_other_values_is_no_rename(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    stream.sync(people("colour", (1, "red"), (2, "blue")))
+    stream.sync(people("country", (1, "France"), (2, "Chad")))
+
+    assert [change for change, _, _ in stream.drift()] == ["new", "missing"]
+
+
+@pytest.mark.slow
+def test_a_rename_may_stop_the_sync_or_be_ignored(lab: Lab) -> None:
+    frozen, ignored = (
+        lab.stream(**KEYED, drift={"renamed": policy, "missing": "ignore"}) for policy in ("freeze", "ignore")
+    )
+    for stream in (frozen, ignored):
+        stream.sync(people("customer_name", (1, "Ann")))
+    with pytest.raises(ContractError, match="column customer_name: seems to be called customername now"):
+        frozen.sync(people("customername", (1, "Ann")))
+    ignored.sync(people("customername", (1, "Ann")))
+
+    assert frozen.decisions() == ["first"]
+    assert ignored.decisions() == ["first", "evolved"]
+
+
+def test_another_key_stops_the_sync_until_it_is_let_in(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    stream.sync(lines('{"id": 1, "line": 1, "v": 1}', '{"id": 2, "line": 1, "v": 2}'))
+    with pytest.raises(ContractError, match=r"primary_key: is id, line, but the raw table was loaded by id"):
+        stream.sync(lines('{"id": 1, "line": 2, "v": 3}'), primary_key=["id", "line"])
+
+    stream.options |= {"primary_key": ["id", "line"], "drift": {"key": "evolve"}}
+    stream.sync(lines('{"id": 1, "line": 2, "v": 3}', '{"id": 1, "line": 1, "v": 9}', '{"id": 2, "line": 1, "v": 2}'))
+    assert sorted(stream.values()) == ["2", "3", "9"]
+    assert stream.drift()[-1] == ("key", "primary_key", "declared")
+    assert stream.decisions() == ["first", "evolved"]
+
+    with pytest.raises(ContractError, match="rows of the raw table share a value of id"):
+        stream.sync(lines('{"id": 1, "line": 2, "v": 3}'), primary_key="id")
+
+
+@pytest.mark.parametrize(
+    ("promise", "column", "record", "after"),
+    [
+        ("nullability", {"type": "text", "nullable": False}, '{"id": 2, "v": null}', "NULL"),
+        ("enum", {"type": "text", "accepted_values": ["open", "shut"]}, '{"id": 2, "v": "ajar"}', "ajar"),
+    ],
+)
+def test_a_broken_promise_follows_its_policy(
+    lab: Lab, promise: str, column: dict[str, Any], record: str, after: str
+) -> None:
+    good, options = '{"id": 1, "v": "open"}', {**KEYED, "columns": {"v": column}}
+    held, let_in, frozen = (
+        lab.stream(**options, drift={promise: policy}) for policy in ("quarantine", "evolve", "freeze")
+    )
+    for stream in (held, let_in, frozen):
+        stream.sync(lines(good))
+    held.sync(lines(good, record))
+    let_in.sync(lines(good, record))
+    with pytest.raises(ContractError, match=f"drift.{promise}: freeze"):
+        frozen.sync(lines(good, record))
+
+    assert (held.results[-1].rows.quarantined, let_in.results[-1].rows.quarantined) == (1, 0)
+    assert (held.drift(), held.decisions()) == ([(promise, "v", "quarantined")], ["first", "pending"])
+    assert (let_in.drift(), let_in.decisions()) == ([(promise, "v", "loaded")], ["first", "evolved"])
+    assert let_in.fetch("select diff -> 0 ->> 'after' from ops.schema_versions where stream = %s and version = 2",
+                        let_in.name) == [(after,)]  # fmt: skip
+    assert frozen.values() == ["open"]
+
+
+@pytest.mark.slow
+def test_a_value_of_personal_data_is_not_named(lab: Lab) -> None:
+    column = {"type": "text", "accepted_values": ["open"], "pii": "personal"}
+    stream = lab.stream(**KEYED, columns={"v": column})
+    stream.sync(lines('{"id": 1, "v": "open"}'))
+    stream.sync(lines('{"id": 2, "v": "ajar"}'))
+
+    assert "ajar" not in str(stream.fetch("select diff from ops.schema_versions where stream = %s", stream.name))
+
+
+def test_what_the_source_file_says_otherwise_is_a_version_of_its_own(lab: Lab) -> None:
+    def declared(**column: Any) -> dict[str, Any]:
+        return {"columns": {"v": {"type": "text", **column}}}
+
+    stream = lab.stream(**KEYED)
+    stream.sync(lines('{"id": 1, "v": "a"}'), **declared(accepted_values=["a"]))
+    stream.sync(lines('{"id": 1, "v": "b"}'), **declared(accepted_values=["a", "b"]))
+    stream.sync(lines('{"id": 1, "v": "b"}'), **declared(accepted_values=["a", "b"], nullable=False))
+
+    assert stream.drift() == [("enum", "v", "declared"), ("nullability", "v", "declared")]
+    assert stream.decisions() == ["first", "evolved", "evolved"]
+    assert stream.results[-1].status == "succeeded"
+
+
+def test_a_column_that_disappeared_stays_as_null_and_says_so_until_it_is_back(lab: Lab) -> None:
+    def comment(stream: Stream) -> str | None:
+        ((said,),) = stream.fetch(
+            "select col_description(attrelid, attnum) from pg_attribute"
+            " where attrelid = %s::regclass and attname = 'v'",
+            f"raw_unit.{stream.name}",
+        )
+        return said
+
+    for write in (KEYED, {"write": "replace"}):
+        stream = lab.stream(**write)
+        stream.sync(lines('{"id": 1, "v": 1}'))
+        stream.sync(lines('{"id": 1}'))
+        assert (stream.values(), stream.types()["v"]) == ([None], "bigint")
+        assert (comment(stream) or "").startswith("Missing from the source since 20")
+        stream.sync(lines('{"id": 1, "v": 2}'))
+        assert comment(stream) is None
+
+
+def drift_is_green(stream: Stream) -> bool:
+    return stream.warning("schema_drift") is None
+
+
+def test_drift_stays_red_until_it_is_accepted_and_never_heals_itself(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    stream.sync(lines('{"id": 1, "v": "a"}'))
+    stream.sync(lines('{"id": 2}'))
+    assert not drift_is_green(stream)
+    stream.sync(lines('{"id": 3, "v": "c"}'))
+    assert not drift_is_green(stream)
+
+    with psycopg.connect(lab.dsn, autocommit=True) as connection:
+        assert [one.waits for one in schemabook.versions(connection, "unit", stream.name)] == [False, True]
+        assert schemabook.accept(connection, "unit", stream.name, None, "agreed with the shop", "ann") == 2
+        found = schemabook.versions(connection, "unit", stream.name)[-1]
+        assert (found.schema.decision, found.reason, found.actor) == ("accepted", "agreed with the shop", "ann")
+        assert found.sync_id == stream.results[1].sync_id
+        with pytest.raises(ConfigError, match="no version waits for a decision"):
+            schemabook.accept(connection, "unit", stream.name, None, "again", "ann")
+    stream.sync(lines('{"id": 4}'))
+    assert drift_is_green(stream)
+    # what was accepted stays accepted beside a difference that the policy settles
+    stream.sync(lines('{"id": 5, "w": 1}'))
+    assert drift_is_green(stream)
+
+
+def test_a_blocked_column_is_kept_out_from_the_next_sync_on_until_it_is_lifted(lab: Lab) -> None:
+    stream = lab.stream(**KEYED, columns={"v": {"type": "bigint", "nullable": False}})
+    stream.sync(lines('{"id": 1, "v": 1}'))
+    stream.sync(lines('{"id": 2, "v": "much"}'))
+    assert not drift_is_green(stream)
+    from tests.support.scripted import source
+
+    spec = source(name=stream.name, **stream.options).streams[0]
+    with psycopg.connect(lab.dsn, autocommit=True) as connection:
+        with pytest.raises(ConfigError, match="is a key or the cursor"):
+            schemabook.block(connection, "unit", spec, "id", "no", "ann")
+        assert schemabook.block(connection, "unit", spec, "v", "nobody may see it", "ann") == 2
+        with pytest.raises(ConfigError, match="is blocked already"):
+            schemabook.block(connection, "unit", spec, "v", "again", "ann")
+        (rule,) = schemabook.rules(connection, "unit", stream.name)
+    assert (rule.column, rule.reason, rule.actor) == ("v", "nobody may see it", "ann")
+
+    stream.sync(lines('{"id": 3, "v": 3}', '{"id": null, "v": 41}'))
+    assert stream.values() == ["1", None]
+    assert "41" not in stream.payloads()[-1]
+    assert drift_is_green(stream)
+
+    with psycopg.connect(lab.dsn, autocommit=True) as connection:
+        schemabook.lift(connection, "unit", stream.name, "v", "bob")
+        with pytest.raises(ConfigError, match="no operator has blocked it"):
+            schemabook.lift(connection, "unit", stream.name, "v", "bob")
+    stream.sync(lines('{"id": 4, "v": 4}'))
+    assert stream.values() == ["1", None, "4"]

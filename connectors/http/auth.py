@@ -5,13 +5,14 @@ Every credential belongs to the configured host; the transport asks for none whe
 
 import base64
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import httpx
 
 from connectors.errors import ConfigError
 from connectors.http.specs import (
     ApiKeySpec,
+    AuthorizationCodeSpec,
     AuthSpec,
     BasicSpec,
     BearerSpec,
@@ -24,6 +25,9 @@ from connectors.http.specs import (
 )
 from connectors.secrets import resolve
 
+if TYPE_CHECKING:
+    from connectors.http.vault import Connect
+
 Send = Callable[[httpx.Request], httpx.Response]
 """One request without credentials of the source, its body read, with the same limits as any other."""
 
@@ -31,9 +35,12 @@ Send = Callable[[httpx.Request], httpx.Response]
 class TokenRefusedError(Exception):
     """The token endpoint gave no token; the message is safe to show. is_transient: it may give one later."""
 
-    def __init__(self, what: str, *, is_transient: bool = False) -> None:
+    def __init__(
+        self, what: str, *, is_transient: bool = False, hint: str = "Check connector.auth and rotate its secret."
+    ) -> None:
         super().__init__(what)
         self.is_transient = is_transient
+        self.hint = hint
 
 
 class Auth(Protocol):
@@ -61,8 +68,17 @@ class Auth(Protocol):
         ...
 
 
-def open_auth(spec: AuthSpec, where: str) -> Auth:
-    """Resolves the references. Raises ConfigError when a variable is not set."""
+@runtime_checkable
+class KeepsTokens(Protocol):
+    """A credential that changes as it is used, so that the new one must be kept."""
+
+    def keep(self, connect: "Connect") -> None:
+        """connect: sessions with the warehouse, whose `ops.tokens` has them from now on."""
+        ...
+
+
+def open_auth(spec: AuthSpec, where: str, owner: str = "") -> Auth:
+    """Resolves the references. owner: the source. Raises ConfigError when a variable is not set."""
     match spec:
         case NoAuthSpec():
             return _Fixed((), ())
@@ -80,10 +96,10 @@ def open_auth(spec: AuthSpec, where: str) -> Auth:
             password = resolve(spec.password, f"{where}.password")
             pair = basic(resolve(spec.username, f"{where}.username"), password)
             return _Fixed((("Authorization", pair),), (password, pair.removeprefix("Basic ")))
-        case ClientCredentialsSpec() | RefreshTokenSpec() | JwtBearerSpec():
+        case ClientCredentialsSpec() | RefreshTokenSpec() | AuthorizationCodeSpec() | JwtBearerSpec():
             from connectors.http.oauth import open_oauth
 
-            return open_oauth(spec, where)
+            return open_oauth(spec, where, owner)
         case HmacSpec() | SigV4Spec():
             from connectors.http.signing import open_signing
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, Self, TypeVar
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -16,7 +16,7 @@ import tenacity
 
 from connectors.contract import Usage
 from connectors.errors import Cancelled, TransientError
-from connectors.http.auth import Auth, TokenRefusedError
+from connectors.http.auth import Auth, KeepsTokens, TokenRefusedError
 from connectors.http.body import BrokenEncodingError, Decoding, TooLargeError, spool
 from connectors.http.errors import Fault, FaultError, exception_fault, status_fault
 from connectors.http.limits import Grant, RatePool
@@ -33,6 +33,9 @@ from connectors.http.transport import (
     environment_proxy,
 )
 from connectors.secrets import mask
+
+if TYPE_CHECKING:
+    from connectors.http.vault import Connect
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +167,11 @@ class HttpClient:
         self._taps.append(wrap)
         self._transport.inner = wrap(self._transport.inner)
 
+    def keep_tokens(self, connect: "Connect") -> None:
+        """connect: sessions with the warehouse, where tokens that change at use are kept."""
+        if isinstance(self._auth, KeepsTokens):
+            self._auth.keep(connect)
+
     def sibling(self) -> "HttpClient":
         """Another client for the same source, for one more thread; they share credentials and taps."""
         made = HttpClient(self._settings, self._auth)
@@ -241,7 +249,7 @@ class HttpClient:
             raise FaultError(Fault("transient", f"no whole answer within {total:.0f} s", hint)) from error
         except TokenRefusedError as error:
             kind = "transient" if error.is_transient else "auth"
-            raise FaultError(Fault(kind, str(error), "Check connector.auth and rotate its secret.")) from error
+            raise FaultError(Fault(kind, str(error), error.hint)) from error
         finally:
             effort.call.pool.release(grant)
 

@@ -1,10 +1,15 @@
-"""OAuth2: access tokens, fetched when needed, one for all threads of this process, renewed before they expire."""
+"""OAuth2: access tokens, fetched when needed, one for all threads, renewed before they expire.
+
+Where a refresh token is at stake and a vault is at hand, one for all processes and hosts: the row is locked, whoever
+comes first renews, the others find the new token there.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from types import ModuleType
 from typing import Final
 
@@ -13,13 +18,16 @@ import msgspec
 
 from connectors.errors import ConfigError
 from connectors.http.auth import Auth, Send, TokenRefusedError, basic
-from connectors.http.specs import ClientCredentialsSpec, JwtBearerSpec, RefreshTokenSpec
+from connectors.http.specs import AuthorizationCodeSpec, ClientCredentialsSpec, JwtBearerSpec, RefreshTokenSpec
+from connectors.http.vault import KEY_VARIABLE, Connect, Kept, TokenVault, has_key
 from connectors.secrets import resolve
 
 log = logging.getLogger(__name__)
 
 _EXPIRES_EARLY_SECONDS: Final = 300.0
 _DEFAULT_LIFE_SECONDS: Final = 3_600.0
+_SIGN_IN: Final = "Run `headwater auth login {}`."
+_OAuthSpec = ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec | JwtBearerSpec
 _JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -33,6 +41,7 @@ class Grant:
     """How a token is asked for. Two sources with equal grants share one token.
 
     fixed: the form, but for `assertion`. secrets: values that no message may show. credentials: for a basic header.
+    owner: the name that the vault has it by. is_signed_in: it comes from there alone.
     """
 
     token_url: str
@@ -40,6 +49,12 @@ class Grant:
     secrets: tuple[str, ...]
     credentials: tuple[str, str] | None = None
     assertion: "Assertion | None" = None
+    owner: str = ""
+    is_signed_in: bool = False
+
+    @property
+    def refresh_token(self) -> str | None:
+        return dict(self.fixed).get("refresh_token")
 
     def form(self) -> dict[str, str]:
         """Raises ConfigError when the key cannot sign."""
@@ -79,10 +94,31 @@ def _jwt(where: str) -> ModuleType:
     return jwt
 
 
-class _Token(msgspec.Struct):
+class Token(msgspec.Struct):
+    """What a token endpoint answers."""
+
     access_token: str
     expires_in: float | str = _DEFAULT_LIFE_SECONDS
     refresh_token: str | None = None
+
+    @property
+    def renew_after(self) -> float:
+        """Seconds. Raises ValueError."""
+        return renew_after(float(self.expires_in))
+
+
+def asked(send: Send, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Token:
+    """Raises TokenRefusedError."""
+    answer = send(httpx.Request("POST", url, data=dict(form), headers={"Accept": "application/json", **headers}))
+    if answer.status_code != 200:
+        passes = answer.status_code in (408, 429) or answer.status_code >= 500
+        raise TokenRefusedError(f"token_url answered HTTP {answer.status_code}", is_transient=passes)
+    try:
+        token = msgspec.json.decode(answer.content, type=Token)
+        float(token.expires_in)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise TokenRefusedError(f"token_url answered no token: {error}") from error
+    return token
 
 
 class _Tokens:
@@ -96,12 +132,20 @@ class _Tokens:
         self._lock = threading.Lock()
         self._token: str | None = None
         self._renew_at = 0.0
+        self._refused: str | None = None
         self._sent = threading.local()
+        self._vault: TokenVault | None = None
         self.secrets: tuple[str, ...] = grant.secrets
+
+    def keep(self, connect: Connect) -> None:
+        """From now on the vault has the tokens, where there is a refresh token to lose."""
+        grant = self._grant
+        if grant.is_signed_in or (grant.refresh_token is not None and has_key()):
+            self._vault = TokenVault(connect)
 
     def sign(self, request: httpx.Request, send: Send) -> httpx.Request:
         with self._lock:
-            if self._token is None or time.monotonic() >= self._renew_at:
+            if self._token is None or time.time() >= self._renew_at:
                 self._fetch(send)
             token = self._sent.token = self._token
         request.headers["Authorization"] = f"Bearer {token}"
@@ -111,51 +155,81 @@ class _Tokens:
         """The token that this thread sent was refused; another thread may have a new one already."""
         with self._lock:
             if self._token == getattr(self._sent, "token", None):
-                self._token = None
+                self._refused, self._token = self._token, None
         return True
 
     def _fetch(self, send: Send) -> None:
         grant = self._grant
-        headers = {"Accept": "application/json"}
-        if grant.credentials is not None:
-            headers["Authorization"] = basic(*grant.credentials)
-        answer = send(httpx.Request("POST", grant.token_url, data=grant.form(), headers=headers))
-        if answer.status_code != 200:
-            passes = answer.status_code in (408, 429) or answer.status_code >= 500
-            raise TokenRefusedError(f"token_url answered HTTP {answer.status_code}", is_transient=passes)
+        if self._vault is None:
+            if grant.is_signed_in:
+                raise TokenRefusedError(
+                    "its tokens are in the warehouse, which is not at hand", hint=_SIGN_IN.format(grant.owner)
+                )
+            self._take(self._renewed(send, grant.refresh_token))
+            return
+        with self._vault.locked(grant.owner) as entry:
+            kept = entry.kept
+            if kept is None and grant.is_signed_in:
+                raise TokenRefusedError("nobody has signed in", hint=_SIGN_IN.format(grant.owner))
+            if kept is None or kept.access_token == self._refused or time.time() >= kept.renew_at:
+                kept = self._renewed(send, kept.refresh_token if kept is not None else grant.refresh_token)
+                entry.kept = kept
+        # only now, when the new tokens are durable
+        self._take(kept)
+
+    def _renewed(self, send: Send, refresh_token: str | None) -> Kept:
+        """Tokens from the endpoint; a source that names no new refresh token means the old one."""
+        grant = self._grant
+        form = grant.form() | ({"refresh_token": refresh_token} if refresh_token is not None else {})
+        headers = {"Authorization": basic(*grant.credentials)} if grant.credentials is not None else {}
         try:
-            token = msgspec.json.decode(answer.content, type=_Token)
-            life = float(token.expires_in)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise TokenRefusedError(f"token_url answered no token: {error}") from error
-        self._token = token.access_token
-        self._renew_at = time.monotonic() + renew_after(life)
-        self.secrets = (*grant.secrets, token.access_token)
-        given = dict(grant.fixed).get("refresh_token")
-        if given is not None and token.refresh_token not in (None, given):
-            self.secrets = (*self.secrets, token.refresh_token or "")
-            self._rotated(token.refresh_token or "")
+            token = asked(send, grant.token_url, form, headers)
+        except TokenRefusedError as error:
+            if grant.is_signed_in and not error.is_transient:
+                error.hint = _SIGN_IN.format(grant.owner)
+            raise
+        return Kept(
+            grant.owner, token.access_token, time.time() + token.renew_after, token.refresh_token or refresh_token
+        )
+
+    def _take(self, kept: Kept) -> None:
+        grant = self._grant
+        self._token, self._renew_at = kept.access_token, kept.renew_at
+        self.secrets = (*grant.secrets, kept.access_token, *([kept.refresh_token] if kept.refresh_token else []))
+        if self._vault is None and kept.refresh_token not in (None, grant.refresh_token):
+            self._rotated(kept.refresh_token or "")
 
     def _rotated(self, refresh_token: str) -> None:
         """The source changes the refresh token at every use: this process goes on with the new one."""
-        fixed = tuple((name, refresh_token if name == "refresh_token" else value) for name, value in self._grant.fixed)
         grant = self._grant
-        self._grant = Grant(grant.token_url, fixed, (*grant.secrets, refresh_token), grant.credentials)
-        log.warning("refresh token was changed by its source, the variable no longer holds it host=%s", self.hosts[0])
+        fixed = tuple((name, refresh_token if name == "refresh_token" else value) for name, value in grant.fixed)
+        self._grant = replace(grant, fixed=fixed, secrets=(*grant.secrets, refresh_token))
+        log.warning(
+            "refresh token was changed by its source, the variable no longer holds it; with %s set it is kept host=%s",
+            KEY_VARIABLE,
+            self.hosts[0],
+        )
 
 
 _opened: dict[Grant, _Tokens] = {}
 _opened_lock = threading.Lock()
 
 
-def open_oauth(spec: ClientCredentialsSpec | RefreshTokenSpec | JwtBearerSpec, where: str) -> Auth:
+def open_oauth(spec: _OAuthSpec, where: str, owner: str) -> Auth:
     """The process's tokens for this grant. Raises ConfigError when a variable is not set."""
-    grant = _grant(spec, where)
+    grant = _grant(spec, where, owner)
     with _opened_lock:
         return _opened.setdefault(grant, _Tokens(grant))
 
 
-def _grant(spec: ClientCredentialsSpec | RefreshTokenSpec | JwtBearerSpec, where: str) -> Grant:
+def client_form(spec: AuthorizationCodeSpec, where: str) -> tuple[str, dict[str, str], dict[str, str]]:
+    """token_url, and how the client proves itself there: members of the form, headers."""
+    grant = _grant(spec, where, "")
+    form = {name: value for name, value in grant.fixed if name in ("client_id", "client_secret")}
+    return grant.token_url, form, {"Authorization": basic(*grant.credentials)} if grant.credentials else {}
+
+
+def _grant(spec: _OAuthSpec, where: str, owner: str) -> Grant:
     def value(name: str) -> str | None:
         said = getattr(spec, name)
         return resolve(said, f"{where}.{name}") if said is not None else None
@@ -171,7 +245,13 @@ def _grant(spec: ClientCredentialsSpec | RefreshTokenSpec | JwtBearerSpec, where
             return _client_grant(spec, url, value, {"grant_type": "client_credentials", **_set(more)})
         case RefreshTokenSpec():
             more = {"scope": spec.scope, "refresh_token": value("refresh_token")}
-            return _client_grant(spec, url, value, {"grant_type": "refresh_token", **_set(more)})
+            grant = _client_grant(spec, url, value, {"grant_type": "refresh_token", **_set(more)})
+            # named after the token: two sources with one of it renew it once, and another one begins anew
+            digest = blake2b(repr(grant.fixed).encode(), digest_size=6).hexdigest()
+            return replace(grant, owner=f"{httpx.URL(url).host} {digest}")
+        case AuthorizationCodeSpec():
+            grant = _client_grant(spec, url, value, {"grant_type": "refresh_token"})
+            return replace(grant, owner=owner, is_signed_in=True)
         case JwtBearerSpec():
             _jwt(where)
             key = (value("key") or "").replace("\\n", "\n")
@@ -186,7 +266,7 @@ def _grant(spec: ClientCredentialsSpec | RefreshTokenSpec | JwtBearerSpec, where
 
 
 def _client_grant(
-    spec: ClientCredentialsSpec | RefreshTokenSpec,
+    spec: ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec,
     url: str,
     value: Callable[[str], str | None],
     form: Mapping[str, str],

@@ -82,6 +82,8 @@ class RestConnector:
 
     def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[Message]:
         spec = cast("HttpStreamSpec", stream)
+        if context.connect_shared is not None:
+            self.client.keep_tokens(context.connect_shared)
         reading = plan(spec, self._base_url, state, context.window, self._label(spec), self._hooks)
         if spec.parent is not None:
             yield from self._read_children(spec, reading, context)
@@ -241,14 +243,16 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
         timeouts=spec.timeouts,
         retries=spec.retries,
         rules=spec.errors,
-        tls=_tls(spec, where),
+        tls=tls_of(spec, where),
         allowed_hosts=frozenset(spec.allowed_redirect_hosts),
         max_bytes=spec.max_response_mb * _MB,
         max_wait_seconds=spec.rate_limit.max_wait.total_seconds(),
     )
     # httpx logs every address at INFO, with the parameters that came from references
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return RestConnector(source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth")), base_url, hooks)
+    return RestConnector(
+        source, HttpClient(settings, open_auth(spec.auth, f"{where}.auth", source.source)), base_url, hooks
+    )
 
 
 def _require_parents(source: SourceSpec) -> None:
@@ -277,7 +281,7 @@ def _base_url(spec: "HttpConnectorSpec", where: str) -> str:
     return text
 
 
-def _tls(spec: "HttpConnectorSpec", where: str) -> ssl.SSLContext | None:
+def tls_of(spec: "HttpConnectorSpec", where: str) -> ssl.SSLContext | None:
     if spec.verify is True:
         return None
     if spec.verify is False:

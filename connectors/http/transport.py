@@ -79,10 +79,11 @@ class GuardedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if not request.extensions.get("unsigned", False):
-            request = self._auth.sign(request, self._send_unsigned)
+            request = self._auth.sign(request, self.send_unsigned)
         return self._inner.handle_request(request)
 
-    def _send_unsigned(self, request: httpx.Request) -> httpx.Response:
+    def send_unsigned(self, request: httpx.Request) -> httpx.Response:
+        """For tokens themselves. Raises TokenRefusedError."""
         request.headers["Accept-Encoding"] = "identity"
         request.extensions["timeout"] = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 5.0}
         answer = self._inner.handle_request(request)

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
@@ -81,8 +81,17 @@ class Read:
     exchanges: list[tuple[Asked, Answered]] = field(default_factory=list[tuple[Asked, Answered]])
 
 
-def record(source: SourceSpec, stream: StreamSpec, folder: Path, *, page_limit: int | None = None) -> Sequence[Read]:
+def record(
+    source: SourceSpec,
+    stream: StreamSpec,
+    folder: Path,
+    *,
+    page_limit: int | None = None,
+    connect_shared: Callable[[], Any] | None = None,
+) -> Sequence[Read]:
     """Read the stream from its start and once more from where that ends; write `<folder>/<stream>.jsonl`.
+
+    connect_shared: as in ReadContext, for a source whose tokens are kept in the warehouse.
 
     Raises:
         ConfigError: the kind does not read over HTTP.
@@ -98,7 +107,7 @@ def record(source: SourceSpec, stream: StreamSpec, folder: Path, *, page_limit: 
         client.tap(lambda inner: _Recorder(inner, client, masks, reads, values))
         while state is not None and len(reads) < 2:
             reads.append(Read(state.cursor))
-            rows = _read(connector, stream, state, page_limit)
+            rows = _read(connector, stream, state, page_limit, connect_shared)
             reads[-1].rows = len(rows)
             following = state_after(stream, rows)
             state = following if following.cursor is not None else None
@@ -171,10 +180,14 @@ def _client(connector: Connector, source: SourceSpec) -> HttpClient:
 
 
 def _read(
-    connector: Connector, stream: StreamSpec, state: StreamState, page_limit: int | None
+    connector: Connector,
+    stream: StreamSpec,
+    state: StreamState,
+    page_limit: int | None,
+    connect_shared: Callable[[], Any] | None = None,
 ) -> list[Mapping[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="headwater-recording-") as folder:
-        context = ReadContext(window=None, folder=Path(folder), page_limit=page_limit)
+        context = ReadContext(window=None, folder=Path(folder), page_limit=page_limit, connect_shared=connect_shared)
         return [row for message in connector.read(stream, state, context) for row in rows_of(message)]
 
 

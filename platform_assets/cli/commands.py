@@ -40,6 +40,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("backfill", "backfill", "Plan, run, pause, resume, cancel, prioritize and watch backfills."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
     Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
+    Entry("auth", "auth", "Sign in to sources by a browser; list and forget the tokens that are kept."),
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
     Entry("connectors", "connectors", "Install, lock, list and upgrade the programs that sources run."),
     Entry("export", "export", "Serve a source's connector to others: as a Singer tap, as an Airbyte source."),

@@ -1,9 +1,9 @@
 """What commands share: settings with protected secrets, open sources, and the demo sources when they are meant."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from connectors.errors import ConfigError
 from platform_assets.cli import output
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from connectors.contract import Connector
+    from connectors.custom import HttpConnector
     from connectors.specs import SourceSpec
     from platform_assets.warehouse import Warehouse
 
@@ -78,7 +79,23 @@ def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
         connector = kind(spec.connector.kind).open(spec)
         if isinstance(connector, ReadsWarehouse):
             connector.use_warehouse(ends.enter_context(running_warehouse(settings)).loader_dsn)
+        if (connect := token_sessions(spec, settings, ends)) is not None:
+            cast("HttpConnector", connector).client.keep_tokens(connect)
         yield ends.enter_context(connector)
+
+
+def token_sessions(
+    spec: "SourceSpec", settings: Settings, ends: ExitStack
+) -> "Callable[[], psycopg.Connection[Any]] | None":
+    """Sessions with the warehouse for a source whose tokens are kept there; None for every other."""
+    kept = getattr(getattr(spec.connector, "auth", None), "type", "")
+    has_key = bool(os.environ.get("HEADWATER_SECRET_KEY"))
+    if kept != "oauth2_authorization_code" and not (kept == "oauth2_refresh_token" and has_key):
+        return None
+    import psycopg
+
+    dsn = ends.enter_context(running_warehouse(settings)).loader_dsn
+    return lambda: psycopg.connect(dsn, autocommit=True)
 
 
 @contextmanager

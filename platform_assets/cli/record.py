@@ -1,12 +1,13 @@
 """`headwater record <source>`: a source's HTTP traffic into files that tests replay."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from platform_assets.cli import output
-from platform_assets.cli.context import reachable, read_settings
+from platform_assets.cli.context import reachable, read_settings, token_sessions
 
 
 def command(
@@ -23,9 +24,11 @@ def command(
     settings = read_settings()
     spec, streams = find_streams(target, settings.project_root)
     into = folder or settings.project_root / "tests" / "recordings" / spec.source
-    with reachable(spec, settings):
+    with ExitStack() as ends:
+        ends.enter_context(reachable(spec, settings))
+        sessions = token_sessions(spec, settings, ends)
         for stream in streams:
-            reads = record(spec, stream, into, page_limit=pages)
+            reads = record(spec, stream, into, page_limit=pages, connect_shared=sessions)
             requests = output.count(sum(len(read.exchanges) for read in reads), "request")
             rows = " and ".join(f"{read.rows:,}" for read in reads)
             print(f"{spec.source}.{stream.name}: {requests}, {rows} records, in {into / stream.name}.jsonl")

@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "files": ((), ("--rows", "1000000")),
     "merge": ((), ("--rows", "1000000")),
     "memory": ((), ("--rows", "1000000")),
+    "webhooks": (("--deliveries", "20000"), ()),
 }
 
 

@@ -1,7 +1,4 @@
-"""One sync in a process of its own, as every other path is: `python -m benchmarks.engine <source.json> <loader dsn>`.
-
-Prints one JSON line: rows, seconds by step, seconds of the sync without the imports, peak memory.
-"""
+"""One sync in a process of its own, as every other path is, and what it told."""
 
 import json
 import os
@@ -42,7 +39,7 @@ def run(
     attributes = {"source": SOURCE, "owner": "team:data", "connector": dict(connector), "streams": [dict(stream)]}
     path = folder / f"{stream['name']}.json"
     path.write_text(json.dumps(attributes), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.engine", str(path), server.warehouse.loader_dsn]
+    command = [sys.executable, "-m", "benchmarks.one_sync", str(path), server.warehouse.loader_dsn]
     measured = measure(command, os.environ | environment, PROJECT_ROOT)
     line = next((line for line in measured.output.splitlines() if line.startswith("{")), None)
     if line is None:
@@ -57,23 +54,3 @@ def alone(path: str, syncs: Sequence[Synced]) -> Outcome:
     if not seconds:
         return Outcome(path, note="no sync succeeded")
     return Outcome(path, round(median(seconds), 3), runs=tuple(seconds))
-
-
-def main(arguments: Sequence[str]) -> None:
-    from connectors.specs import parse_source
-    from connectors.sync import SyncRequest, sync
-
-    path, dsn = arguments
-    spec = parse_source(json.loads(Path(path).read_text(encoding="utf-8")), path)
-    result = sync(SyncRequest(spec, spec.streams[0]), dsn)
-    told = {
-        "rows": result.rows.loaded,
-        "seconds": round(result.seconds, 3),
-        "steps": {name: round(seconds, 3) for name, seconds in result.step_seconds.items()},
-        "peak_bytes": result.peak_memory_bytes,
-    }
-    print(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -13,6 +13,7 @@ TITLES = {
     "files": "Files",
     "merge": "Merge",
     "memory": "Memory",
+    "webhooks": "Webhooks",
     "small_stream": "One small stream",
     "definitions_load": "Definitions of 500 streams",
 }

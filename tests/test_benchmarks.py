@@ -19,6 +19,7 @@ TINY = {
     "files": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "merge": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "memory": ["--rows", "100", "--kinds", "csv"],
+    "webhooks": ["--deliveries", "200", "--connections", "2", "--repeats", "1"],
 }
 
 

@@ -152,6 +152,8 @@ def levelled(now: Volume, sample: Sequence[Volume], others: Sequence[Volume]) ->
     today = level(now.at)
 
     def step(volume: Volume) -> float:
+        if abs(now.at - volume.at) < LEVEL_DAYS:
+            return 1.0
         then = level(volume.at)
         return min(max(today / then, 1 / LARGEST_STEP), LARGEST_STEP) if today and then else 1.0
 

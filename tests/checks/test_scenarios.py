@@ -6,7 +6,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
+from connectors.specs import parse_source
+from connectors.sync import SyncRequest, sync
 from platform_assets.warehouse import Warehouse
 from tests.ingest.conftest import Write, load
 from tests.ingest.shop import SOURCE, Answer, Shop
@@ -37,13 +40,18 @@ class Book:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.now = datetime.now(UTC)
+        self.newest = self.now
         self.number = 0
 
-    def sell(self, at: datetime, count: int = A_BATCH, **fields: Any) -> None:
+    def later(self) -> "Book":
+        self.newest = max(self.newest + timedelta(seconds=1), self.now)
+        return self
+
+    def sell(self, count: int = A_BATCH, at: datetime | None = None, **fields: Any) -> None:
         for _ in range(count):
             self.number += 1
-            order = {"id": self.number, "at": f"{at:%Y-%m-%dT%H:%M:%SZ}", "cents": 100, "customer": 7, **fields}
-            self.shop.orders.append(order)
+            when = f"{at or self.newest:%Y-%m-%dT%H:%M:%SZ}"
+            self.shop.orders.append({"id": self.number, "at": when, "cents": 100, "customer": 7, **fields})
 
 
 @pytest.fixture
@@ -62,70 +70,87 @@ def run(write_source: Write, shop: Shop, warehouse: Warehouse) -> Callable[..., 
     return materialize
 
 
-def test_each_fault_turns_its_own_check_red_and_no_other(
-    run: Callable[..., tuple[bool, set[str]]], shop: Shop, warehouse: Warehouse
-) -> None:
+def sync_alone(warehouse: Warehouse) -> None:
+    """What a run does, without Dagster around it."""
+    source = parse_source(yaml.safe_load(TEXT)["attributes"], "shop/defs.yaml")
+    sync(SyncRequest(source, source.streams[0]), warehouse.loader_dsn)
+
+
+Run = Callable[..., tuple[bool, set[str]]]
+
+
+def with_history(shop: Shop, warehouse: Warehouse) -> Book:
+    """Four good syncs of orders that are one and a half hours old by now."""
     book = Book(shop)
     for batch in range(4):
-        book.sell(book.now - timedelta(minutes=100 - batch))
-        run()
-    newest = book.now - timedelta(minutes=97)
+        book.newest = book.now - timedelta(minutes=100 - batch)
+        book.sell()
+        sync_alone(warehouse)
+    return book
 
-    def later() -> datetime:
-        nonlocal newest
-        newest = max(newest + timedelta(seconds=1), book.now)
-        return newest
+
+def test_a_stalled_cursor_half_a_volume_a_doubled_key_and_a_lost_page_turn_their_own_check_red(
+    run: Run, shop: Shop, warehouse: Warehouse
+) -> None:
+    book = with_history(shop, warehouse)
 
     # the source goes on sending orders, but none is newer than the last
-    book.sell(newest)
+    book.sell()
     assert run() == (True, {"freshness_data"})
 
-    book.sell(later())
-    assert run() == (True, set())
-
-    book.sell(later(), A_BATCH // 2)
+    book.later().sell(A_BATCH // 2)
     assert run() == (True, {"volume_anomaly"})
 
-    book.sell(later())
+    book.later().sell()
     shop.orders.append(dict(shop.orders[-1]))
     assert run() == (True, {"duplicate_keys"})
     shop.orders.pop()
 
-    book.sell(later(), A_BATCH - 10)
-    book.sell(newest - timedelta(minutes=30), 10)
-    assert run() == (True, {"late_data"})
-
-    book.sell(later(), A_BATCH - 1)
-    book.sell(newest, 1, customer=8)
-    assert run() == (True, {"reference"})
-    shop.orders[-1]["customer"] = 7
-
-    book.sell(later(), A_BATCH - 1)
-    book.sell(newest, 1, cents=-1)
-    assert run() == (True, {"row_rule"})
-    shop.orders[-1]["cents"] = 100
-
-    book.sell(later(), A_BATCH - 1)
-    book.sell(newest, 1, id=None, cents=0)
-    assert run() == (True, {"quarantine"})
-    shop.orders.pop()
-
-    book.sell(later())
-    sql(warehouse.admin_dsn, "update ops.syncs set started_at = finished_at - interval '1 microsecond'")
-    assert run(TEXT.replace("slack: PT10M", "slack: PT0S")) == (True, {"slow_run"})
-
-    book.sell(later())
+    book.later().sell()
     shop.lost_page = 3
     before = sql(warehouse.admin_dsn, "select count(*) from raw_shop.orders")
     assert run() == (False, {"reconcile", "amounts"})
     assert sql(warehouse.admin_dsn, "select count(*) from raw_shop.orders") == before
-    shop.lost_page = None
 
+    shop.lost_page = None
+    assert run() == (True, set())
+
+
+@pytest.mark.slow
+def test_every_other_fault_turns_its_own_check_red(run: Run, shop: Shop, warehouse: Warehouse) -> None:
+    book = with_history(shop, warehouse)
+    book.later().sell()
+    sync_alone(warehouse)
+
+    book.later().sell(A_BATCH - 10)
+    book.sell(10, at=book.newest - timedelta(minutes=30))
+    assert run() == (True, {"late_data"})
+
+    book.later().sell(A_BATCH - 1)
+    book.sell(1, customer=8)
+    assert run() == (True, {"reference"})
+    shop.orders[-1]["customer"] = 7
+
+    book.later().sell(A_BATCH - 1)
+    book.sell(1, cents=-1)
+    assert run() == (True, {"row_rule"})
+    shop.orders[-1]["cents"] = 100
+
+    book.later().sell(A_BATCH - 1)
+    book.sell(1, id=None, cents=0)
+    assert run() == (True, {"quarantine"})
+    shop.orders.pop()
+
+    book.later().sell()
+    sql(warehouse.admin_dsn, "update ops.syncs set started_at = finished_at - interval '1 microsecond'")
+    assert run(TEXT.replace("slack: PT10M", "slack: PT0S")) == (True, {"slow_run"})
+
+    shop.refusals = [Answer(500, {"error": "broken"})]
+    assert run()[0] is False
     shop.refusals = [Answer(500, {"error": "broken"})]
     assert run() == (False, {"error_rate"})
 
-    book.sell(later(), 0)
-    assert run()[0]
-    assert run()[0]
-    book.sell(later())
+    sync_alone(warehouse)
+    sync_alone(warehouse)
+    book.later().sell()
     assert run() == (True, set())

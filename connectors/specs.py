@@ -93,12 +93,12 @@ class WebhookGapsSpec(Spec):
 
 
 class BackfillSpec(Spec):
-    """What may launch backfills of this stream by itself, and how much of it a day; nothing unless it is named in `on`.
+    """What may launch backfills of this stream by itself, and how much of it a day; nothing unless it is named in `reasons`.
 
     cool_down: one reason launches one backfill of a stream in that time.
     """
 
-    on: tuple[
+    reasons: tuple[
         Literal["missing", "late", "failed_checks", "new_columns", "contract", "new_files", "webhook_gaps"], ...
     ] = ()
     daily_windows: int = Field(default=31, ge=1)
@@ -195,11 +195,11 @@ class StreamSpec(Policy):
             raise ValueError("cursor.lag with write: append would load the rows of the lag twice; use write: merge")
         if self.snapshot and self.write not in ("merge", "scd2"):
             raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
-        if windowed := [name for name in self.backfill.on if name not in ("contract", "new_files")]:
+        if windowed := [name for name in self.backfill.reasons if name not in ("contract", "new_files")]:
             if self.partitions is None:
-                raise ValueError(f"backfill.on: {windowed[0]} fills windows; it needs partitions")
+                raise ValueError(f"backfill.reasons: {windowed[0]} fills windows; it needs partitions")
             if "webhook_gaps" in windowed and self.backfill.webhook_gaps is None:
-                raise ValueError("backfill.on: webhook_gaps needs backfill.webhook_gaps: {source, longer_than}")
+                raise ValueError("backfill.reasons: webhook_gaps needs backfill.webhook_gaps: {source, longer_than}")
         for name in self.primary_key:
             self._check_key(name)
         if self.cursor is not None and (column := self.columns.get(self.cursor.field)) and column.rule != "keep":

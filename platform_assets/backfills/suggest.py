@@ -56,14 +56,14 @@ def suggest(
 ) -> list[Suggestion]:
     """Everything that the reasons of these names find in these sources.
 
-    launch: do it, where a stream's `backfill.on` allows it, and look at no other stream. Without it nothing changes.
+    launch: do it, where `backfill.reasons` of a stream allows it, and look at no other. Without it nothing changes.
     """
     return [
         suggestion
         for source in sources
         for stream in source.streams
         for reason in reasons(names)
-        if reason.applies(stream) and (not launch or reason.name in stream.backfill.on)
+        if reason.applies(stream) and (not launch or reason.name in stream.backfill.reasons)
         for suggestion in _looked(connection, source, stream, reason, launch=launch)
     ]
 
@@ -150,8 +150,8 @@ def _launched(
     launch: bool,
 ) -> Suggestion:
     if not launch:
-        is_on = reason.name in stream.backfill.on
-        action = "its sensor launches it" if is_on else f"off: add {reason.name} to backfill.on"
+        is_on = reason.name in stream.backfill.reasons
+        action = "its sensor launches it" if is_on else f"off: add {reason.name} to backfill.reasons"
         return _suggestion(source, stream, reason, finding, partitions, action, is_due=True)
     if not partitions:
         what = f"a replay of {finding.held} records" if finding.held else "a live sync"

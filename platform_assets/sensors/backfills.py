@@ -38,8 +38,8 @@ def run_backfills(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def backfill_sensors(source: SourceSpec) -> Iterator[dg.SensorDefinition]:
-    """One sensor for each reason that a stream of the source names in `backfill.on`; nothing for a source of none."""
-    wanted = {name for stream in source.streams for name in stream.backfill.on}
+    """One sensor for each reason that a stream names in `backfill.reasons`; nothing for a source of none."""
+    wanted = {name for stream in source.streams for name in stream.backfill.reasons}
     for name in NAMES:
         if name in wanted:
             yield _sensor(source, name)
@@ -95,7 +95,6 @@ def replay_job(source: SourceSpec) -> dg.JobDefinition:
         config_schema={"stream": str},
         required_resource_keys={"warehouse"},
         pool=pool(source),
-        out={},
     )
     def _replay(context: dg.OpExecutionContext) -> None:
         from connectors.sync import SyncRequest, replay

@@ -85,7 +85,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """name: as in the source file's `backfill.on`. applies: whether the stream has what it looks at."""
+    """name: as in the source file's `backfill.reasons`. applies: whether the stream has what it looks at."""
 
     name: str
     description: str

@@ -27,13 +27,13 @@ _REFUSED = (
 _NOT_WHOLE = r"no module named|importerror|pkg_resources|command not found"
 _WRONG = (
     r"config(uration)? (is )?(missing|invalid|validation)|missing required|is a required property|configvalidation|"
-    r"unrecognized arguments|invalid.{0,30}config|no such file or directory|"
+    r"unrecognized arguments|invalid.{0,30}config|"
     r"database \"[^\"]*\" does not exist|unknown database|unknown column|no such (table|column)"
 )
 _FULL = r"\bmemoryerror|no space left|out of memory|disk full"
 _NETWORK = (
     r"connection ?(refused|reset|aborted|error)|broken pipe|timed? ?out|name or service not known|unreachable|"
-    r"temporar(y|ily)|\b50[0234]\b|server closed the connection|could not connect|max retries"
+    r"connection to server|temporar(y|ily)|\b50[0234]\b|server closed the connection|could not connect|max retries"
 )
 # the first phrase found in the program's last words decides; what a person types comes before what a network does
 PHRASES: tuple[tuple[str, ErrorClass, str], ...] = (
@@ -43,6 +43,7 @@ PHRASES: tuple[tuple[str, ErrorClass, str], ...] = (
     (_WRONG, ConfigError, "Correct connector.config or the stream's settings in the source file."),
     (_FULL, ResourceError, "Free memory or disk, or read less at once."),
     (_NETWORK, TransientError, "Check that the source runs and is reachable; the next attempt reads again."),
+    ("no such file or directory", ConfigError, "Correct the paths in connector.config."),
 )
 _FRAME = re.compile(r'^\s*(File "|Traceback|During handling|The above exception|\^+$|~+)|^\s{4,}')
 _RAISED = re.compile(r"\b[A-Za-z_][\w.]*(Error|Exception|Failure|Exit|Warning|Interrupt)\b")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import threading
@@ -53,9 +54,13 @@ def die() -> None:
 
 @dataclass(slots=True)
 class Paged:
-    """300 records in three pages, each sealed; resumes from the cursor, inclusively, as a real source does."""
+    """300 records in three pages, each sealed; resumes from the cursor, inclusively, as a real source does.
+
+    padding: bytes that make a record larger, and do not compress.
+    """
 
     at_page: dict[int, Callable[[], None]] = field(default_factory=dict[int, Callable[[], None]])
+    padding: int = 0
 
     def check(self) -> str:
         return "paged"
@@ -67,10 +72,14 @@ class Paged:
         first = int(state.cursor or 0) if stream.cursor else 0
         for page, start in enumerate(range(0, ROWS, PAGE), 1):
             self.at_page.get(page, lambda: None)()
-            rows = [{"n": n, "v": f"value {n}"} for n in range(max(start, first), start + PAGE)]
+            numbers = range(max(start, first), start + PAGE)
+            rows = [{"n": n, "v": f"value {n}"} | self._padding(n) for n in numbers]
             if rows:
                 yield records(*rows, position=f"page {page}")
             yield Checkpoint()
+
+    def _padding(self, n: int) -> dict[str, str]:
+        return {"padding": random.Random(n).randbytes(self.padding // 2).hex()} if self.padding else {}  # noqa: S311
 
     def __enter__(self) -> Self:
         return self
@@ -182,6 +191,14 @@ def verify(dsn: str, disposition: str, admin_dsn: str) -> None:
         ) == (0,)
         if disposition != "replace":
             assert one("select sum(rows_loaded) from ops.syncs") == (ROWS,), "loaded rows of the ledger"
+        so_far = "rows_loaded" if disposition == "replace" else "sum(rows_loaded) over (order by started_at)"
+        assert one(
+            f"select count(*) from (select status, {so_far} as loaded from ops.syncs) as settled "
+            f"where status like 'succeeded%' and loaded <> {ROWS}"
+        ) == (0,), "a sync that counts as succeeded and left rows out"
+        assert one(
+            "select count(*) from ops.syncs where status = 'failed' and (failure_class is null or message is null)"
+        ) == (0,), "a failed sync that does not say why"
         assert one("select count(*) from pg_tables where tablename like '\\_next\\_%'") == (0,), "a left-over table"
         if DISPOSITIONS[disposition].get("cursor"):
             assert one("select state #>> '{cursor,value}' from ops.stream_state order by version desc limit 1") == (

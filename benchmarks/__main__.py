@@ -23,6 +23,7 @@ BENCHMARKS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "json_records": ((), ("--rows", "200000")),
     "files": ((), ("--rows", "1000000")),
     "merge": ((), ("--rows", "1000000")),
+    "volume_detection": ((), ()),
     "memory": ((), ("--rows", "1000000")),
     "webhooks": (("--deliveries", "20000"), ()),
 }

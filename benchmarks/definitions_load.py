@@ -2,7 +2,7 @@
 
 Prints one JSON line. Target: under 1.6 CPU seconds, with no dlt, dbt, pyarrow or httpx among the imported modules.
 
-    python benchmarks/definitions_load.py [--sources 50] [--streams 10] [--runs 5]
+    python benchmarks/definitions_load.py [--sources 50] [--streams 10] [--runs 5] [--every-check]
 """
 
 import argparse
@@ -38,6 +38,21 @@ STREAM = """\
       columns: {{tailnum: {{description: aircraft registration}}}}
       checks: [{{type: volume_anomaly}}]
 """
+EVERY_CHECK = """\
+      checks:
+        - {{type: volume_anomaly, sensitivity: 6}}
+        - {{type: schema_drift}}
+        - {{type: quarantine, max_share: 0.01}}
+        - {{type: freshness_data, fail_after: PT6H}}
+        - {{type: reconcile}}
+        - {{type: reconcile, name: amounts, against: sum(distance)}}
+        - {{type: row_rule, column: distance, min: 0}}
+        - {{type: reference, column: carrier, to: stream_0.carrier, lag: PT1H}}
+        - {{type: duplicate_keys}}
+        - {{type: late_data}}
+        - {{type: error_rate}}
+        - {{type: slow_run}}
+"""
 CHILD = """
 import json, sys, time
 from pathlib import Path
@@ -53,12 +68,13 @@ print(json.dumps({"cpu": time.process_time(), "assets": assets, "modules": sorte
 """
 
 
-def write_sources(root: Path, sources: int, streams: int) -> None:
+def write_sources(root: Path, sources: int, streams: int, *, has_every_check: bool = False) -> None:
     """A project root with `sources` files of `streams` streams each."""
+    stanza = STREAM.replace("      checks: [{{type: volume_anomaly}}]\n", EVERY_CHECK) if has_every_check else STREAM
     for source in range(sources):
         folder = root / "platform_assets" / "defs" / "ingest" / f"source_{source}"
         folder.mkdir(parents=True)
-        body = "".join(STREAM.format(number=stream) for stream in range(streams))
+        body = "".join(stanza.format(number=stream) for stream in range(streams))
         (folder / "defs.yaml").write_text(SOURCE.format(number=source) + body, encoding="utf-8")
 
 
@@ -77,10 +93,11 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=50)
     parser.add_argument("--streams", type=int, default=10)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--every-check", action="store_true", help="twelve checks a stream, of every type")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_sources(root, options.sources, options.streams)
+        write_sources(root, options.sources, options.streams, has_every_check=options.every_check)
         loads = [load_once(root) for _ in range(options.runs)]
     cpu = sorted(round(float(str(load["cpu"])), 3) for load in loads)
     modules = [str(name) for name in loads[0]["modules"]]  # type: ignore[union-attr]  # JSON of our own child

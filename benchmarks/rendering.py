@@ -16,6 +16,7 @@ TITLES = {
     "webhooks": "Webhooks",
     "small_stream": "One small stream",
     "definitions_load": "Definitions of 500 streams",
+    "volume_detection": "Volume check on synthetic histories",
 }
 OURS = "headwater"
 Result = Mapping[str, Any]

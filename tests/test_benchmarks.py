@@ -18,6 +18,7 @@ TINY = {
     "json_records": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "files": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "merge": ["--rows", "200", "--repeats", "1", "--no-peers"],
+    "volume_detection": ["--seeds", "1"],
     "memory": ["--rows", "100", "--kinds", "csv"],
     "webhooks": ["--deliveries", "200", "--connections", "2", "--repeats", "1"],
 }

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from connectors.contract import Attestation, Checkpoint, CopyFile, CopyFormat, Message, ReadContext, StreamState
+from connectors.contract import Attestation, Checkpoint, CopyFile, CopyFormat, Frame, Message, ReadContext, StreamState
 from connectors.database import failures, pg_query
 from connectors.database.pg_catalog import read_table
 from connectors.database.pg_query import Selection
-from connectors.database.pg_rows import BinaryRows, CsvRows
+from connectors.database.pg_rows import BinaryRows, CsvRows, in_memory
 from connectors.database.shape import TableColumn, TableShape, schema_of, utc_text
 from connectors.errors import ConfigError, SourceError
 from connectors.measures import COUNT, asked, number_text
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Emit = Callable[[Message], None]
 BUFFER_BYTES = 1 << 20
 PREVIEW_ROWS = 1_000
+PROTECTED_BYTES = 4 << 20
+"""Of rows that are read into memory at a time."""
 KEYSET = "keyset"
 
 
@@ -163,9 +165,14 @@ class TableRead:
         row = self.connection.execute(query).fetchone()
         return row[0] if row else None
 
+    @property
+    def _is_protected(self) -> bool:
+        """A rule of the contract rewrites a column: its values as they are must not reach a file."""
+        return any(column.rewrites for column in self.stream.columns.values())
+
     def _format(self, schema: "pa.Schema") -> CopyFormat:
         """Binary where both sides have the same types, and the source is PostgreSQL itself: others have other bytes."""
-        if not self.context.takes_binary(schema):
+        if self._is_protected or not self.context.takes_binary(schema):
             return "csv"
         return "binary" if str(self._one("select version()")).startswith("PostgreSQL ") else "csv"
 
@@ -184,6 +191,16 @@ class TableRead:
         cursor = self.connection.cursor()
         with cursor.copy(pg_query.copy_out(selection, form)) as copy:
             rows_out = (BinaryRows if form == "binary" else CsvRows)(copy, self.connection.pgconn, cancelled)
+            while self._is_protected and rows_out.has_more():
+                table, size = in_memory(rows_out, schema, PROTECTED_BYTES)
+                if cancelled.is_set():
+                    raise failures.cancelled(self.where, self.rows)
+                self._parts += 1
+                self.rows += table.num_rows
+                usage.received_bytes += size
+                emit(Frame(table, f"{selection.shape.label} part {self._parts}"))
+                if is_sealed and rows_out.has_more():
+                    emit(Checkpoint())
             while rows_out.has_more():
                 path = self.context.folder / f"part-{self._parts:05d}.{form}"
                 with path.open("wb", buffering=BUFFER_BYTES) as file:

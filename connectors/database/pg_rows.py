@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from connectors.errors import SourceError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from psycopg import Copy
     from psycopg.pq.abc import PGconn
 
@@ -82,3 +84,36 @@ class BinaryRows(CsvRows):
                 self._take(block)
         write(TRAILER)
         return rows, size
+
+
+def in_memory(rows: CsvRows, schema: "pa.Schema", limit_bytes: int) -> "tuple[pa.Table, int]":
+    """The next rows as texts of exact types, and their bytes; for values that must not touch the disk as they are."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    body = BytesIO()
+    count, size = rows.fill(body.write, limit_bytes)
+    if not count:
+        return schema.empty_table(), size
+    names: list[str] = schema.names
+    texts: Any = pa_csv.read_csv(
+        BytesIO(body.getvalue()),
+        read_options=pa_csv.ReadOptions(column_names=names, block_size=max(size + 1, 1 << 16)),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
+    assert texts.num_rows == count
+    arrays: list[Any] = []
+    fields: list[Any] = []
+    for index, field in enumerate(schema):
+        array = texts.column(index)
+        if pa.types.is_binary(field.type):
+            array = pa.array([None if text is None else bytes.fromhex(text[2:]) for text in array.to_pylist()])
+        arrays.append(array)
+        fields.append(pa.field(field.name, array.type, metadata=field.metadata))
+    return pa.table(arrays, schema=pa.schema(fields)), size

@@ -105,6 +105,13 @@ class DatabaseStreamSpec(StreamSpec):
         return frozenset(name for name, column in self.columns.items() if column.rule == "block")
 
     @model_validator(mode="after")
+    def _position_is_open(self) -> Self:
+        by = (self.keyset.by or self.primary_key) if self.keyset is not None else ()
+        if protected := [name for name in by if name in self.columns and self.columns[name].rule != "keep"]:
+            raise ValueError(f"keyset keeps the last {protected[0]} as the position, in clear, and columns protects it")
+        return self
+
+    @model_validator(mode="after")
     def _readable(self) -> Self:
         if self.select and self.exclude:
             raise ValueError("select and exclude contradict each other; keep one of them")

@@ -23,7 +23,7 @@ from connectors.contract import (
 )
 from connectors.errors import ConfigError
 from connectors.sling import plan, query
-from connectors.sling.parts import cleaned, gathered, written
+from connectors.sling.parts import cleaned, gathered, typed, written
 from connectors.sling.plan import Shape
 from connectors.sling.process import CONNECTION, Call, Home, SlingRun, write_private
 from connectors.sling.types import FILES, text_type, text_types_of
@@ -134,7 +134,11 @@ class SlingConnector:
                     yield Checkpoint()
                 yield from rejected
                 parts += 1
-                yield written(table, types, context.folder / f"part-{parts:05}.csv", position)
+                if any(column.rewrites for column in stream.columns.values()):
+                    # values that a rule rewrites must not reach a file as they are
+                    yield typed(table, types, position)
+                else:
+                    yield written(table, types, context.folder / f"part-{parts:05}.csv", position)
                 rows += arrived.num_rows
                 context.usage.received_bytes += run.received_bytes
                 run.received_bytes = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.contract import CopyFile, Frame, Rejected
 from connectors.sling.types import plain_text
-from connectors.texts import TextType, arrow_field_of, compute, decoded
+from connectors.texts import TextType, arrow_field, arrow_field_of, compute, convert, decoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,6 +87,23 @@ def written(table: "pa.Table", types: Mapping[str, TextType], path: Path, positi
     # NULL is written as nothing, empty text as "": every text is quoted
     pa_csv.write_csv(table, str(path), pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
     return CopyFile(path, schema, table.num_rows, position)
+
+
+def typed(table: "pa.Table", types: Mapping[str, TextType], position: str) -> Frame:
+    """The table as a frame of exact types; a column with a value that does not convert stays text."""
+    import pyarrow as pa
+
+    unknown = TextType("text")
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        wanted = types.get(name, unknown)
+        column = table.column(name)
+        if wanted.name == "binary" and pa.types.is_string(column.type):
+            texts: list[str | None] = column.to_pylist()
+            column = pa.array([None if text is None else bytes.fromhex(text[2:]) for text in texts], pa.binary())
+        columns[name] = convert(column, wanted) if pa.types.is_string(column.type) else column
+    fields = [arrow_field(name, column, types.get(name, unknown)) for name, column in columns.items()]
+    return Frame(pa.table(list(columns.values()), schema=pa.schema(fields)), position)
 
 
 def _hexadecimal(column: Any) -> Any:

@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from connectors.column_spec import ColumnSpec
-from connectors.contract import Frame, JsonRecords, Rejected
+from connectors.contract import Frame, JsonRecords, Message, Rejected
 from connectors.secrets import MASK, resolve
 from connectors.sync.casting import python_values
 from connectors.sync.decode import Reject
@@ -28,6 +28,8 @@ Protect = Callable[[str], str]
 _HASHED = re.compile(r"[0-9a-f]{64}")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = json.JSONDecoder(parse_float=len, parse_int=len)
+_QUOTED = 40
+"""Characters of a value that a connector quotes when it refuses it."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -61,6 +63,18 @@ class Protector:
     def touches(self, names: Iterable[str]) -> bool:
         return any(self._name(name) in self._rules for name in names)
 
+    def message(self, message: Message) -> Message:
+        """Any message but a file, which has to be read first."""
+        match message:
+            case JsonRecords():
+                return self.json(message)
+            case Frame():
+                return self.frame(message)
+            case Rejected():
+                return self.rejected(message)
+            case _:
+                return message
+
     def json(self, payload: JsonRecords) -> JsonRecords:
         """Every record that can be read is protected; one that cannot is rejected by the decoder, see `withheld`."""
         return replace(payload, body=b"\n".join(self._record(bytes(piece)) for piece in pieces(payload.body)))
@@ -73,7 +87,13 @@ class Protector:
         return replace(payload, table=table)
 
     def rejected(self, message: Rejected) -> Rejected:
-        return replace(message, payload=self._record(message.payload))
+        """Its reason may quote a value, whole or its beginning."""
+        reason = message.reason
+        for name, value in (_fields_of(message.payload) or {}).items():
+            text = value.decode("utf-8", "replace").strip('" ')
+            if self._name(name) in self._rules and text:
+                reason = reason.replace(text, MASK).replace(text[:_QUOTED], MASK)
+        return replace(message, payload=self._record(message.payload), reason=reason)
 
     def withheld(self, reject: Reject) -> Reject:
         """The reject without its payload where that is no record: the protected values in it cannot be told apart."""
@@ -89,11 +109,7 @@ class Protector:
         return name if is_clean_text(name) else Cleaning().text(name)
 
     def _record(self, raw: bytes) -> bytes:
-        fields: Mapping[str, Any] | None
-        try:
-            fields = {name: bytes(value) for name, value in _fields.decode(raw).items()}
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            fields = _spans(raw)
+        fields = _fields_of(raw)
         if fields is None or not self.touches(fields):
             return raw
         kept: list[bytes] = []
@@ -125,6 +141,14 @@ class Protector:
             text = None if value is None else _text(value)
             found.append(None if text is None or text in self._nulls else rule(text))
         return pa.array(found, pa.string())
+
+
+def _fields_of(raw: bytes) -> Mapping[str, bytes] | None:
+    """The fields of a record, each value as it is spelt; None when it is no record."""
+    try:
+        return {name: bytes(value) for name, value in _fields.decode(raw).items()}
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _spans(raw)
 
 
 def _spans(raw: bytes) -> dict[str, bytes] | None:

@@ -99,7 +99,8 @@ def record(
     """
     reads: list[Read] = []
     state: StreamState | None = StreamState()
-    masks = _Masks(frozenset(name for name, column in stream.columns.items() if column.pii != "none"))
+    shy = (name for name, column in stream.columns.items() if column.pii != "none" or column.rule != "keep")
+    masks = _Masks(frozenset(shy))
     with kind(source.connector.kind).open(source) as connector:
         client = _client(connector, source)
         base_url = client.base_url

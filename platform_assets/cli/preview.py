@@ -8,7 +8,7 @@ from contextlib import closing
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from connectors.contract import CopyFile, Frame, JsonRecords, Message, ReadConte
 from connectors.errors import ConfigError
 from platform_assets.cli import output
 from platform_assets.cli.context import opened, read_settings
+
+if TYPE_CHECKING:
+    from connectors.specs import StreamSpec
 
 MAX_CELL = 60
 """Characters of one value that a table shows; --json shows all of them."""
@@ -39,7 +42,7 @@ def command(
         context = ReadContext(window=None, folder=Path(folder), page_limit=1, log=output.note)
         # islice ends the read early; close lets the connector end its requests and processes in order
         with closing(_generator(connector.read(found, StreamState(), context))) as messages:
-            seen = list(islice(_rows(messages), rows))
+            seen = list(islice(_rows(protected(messages, found)), rows))
     if as_json:
         for row in seen:
             print(json.dumps(row, default=str, ensure_ascii=False))
@@ -50,6 +53,19 @@ def command(
 
 def _generator(messages: Iterable[Message]) -> Generator[Message]:
     yield from messages
+
+
+def protected(messages: Iterable[Message], stream: "StreamSpec") -> Iterator[Message]:
+    """The messages with the stream's column rules applied: what the warehouse never sees is not shown either."""
+    from connectors.sync.extract import frames_of
+    from connectors.sync.protect import Protector
+
+    protector = Protector(stream.columns, stream.name, stream.null_values)
+    for message in messages:
+        if protector and isinstance(message, CopyFile) and protector.touches(message.schema.names):
+            yield from map(protector.frame, frames_of(message))
+        else:
+            yield protector.message(message) if protector else message
 
 
 def _rows(messages: Iterable[Message]) -> Iterator[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Streams of the kind through the whole lifecycle, from one PostgreSQL into another."""
 
+import hmac
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from connectors.contract import CopyFile, Frame
+from connectors.errors import ConfigError
 from connectors.sync import SyncRequest, SyncResult, sync
 from platform_assets.warehouse import Warehouse
-from tests.database.reading import URL_VARIABLE, source_spec
+from tests.database.reading import URL_VARIABLE, Reader, source_spec
 
 Source = psycopg.Connection[Any]
 STREAM = {"cursor": {"field": "at"}, "primary_key": "id", "write": "merge"}
@@ -140,3 +143,34 @@ def test_a_row_that_the_table_refuses_is_held_alone_also_when_it_came_in_binary(
     ((payload, position),) = raw(warehouse, query)
     assert '"amount":"7.25"' in payload
     assert position == "public.orders part 1, row 7"
+
+
+HASHED = {"columns": {"secret": {"rule": "hash", "key": "env:HASH_KEY"}}}
+
+
+@pytest.mark.usefixtures("orders")
+def test_values_that_a_rule_rewrites_are_read_without_a_file(reader: Reader) -> None:
+    messages = list(reader.messages(HASHED))
+
+    assert [message for message in messages if isinstance(message, CopyFile)] == []
+    assert [message.table.num_rows for message in messages if isinstance(message, Frame)] == [50]
+
+
+@pytest.mark.usefixtures("url")
+def test_columns_beside_a_hashed_one_lose_nothing(
+    orders: Source, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HASH_KEY", "k")
+    result = run(warehouse, HASHED)
+
+    digest = hmac.digest(b"k", b"hidden", "sha256").hex()
+    assert (result.rows.loaded, result.rows.quarantined) == (50, 0)
+    assert raw(warehouse, "select distinct secret from raw_shop.orders") == [(digest,)]
+    query = "select id, amount, rate, at, to_jsonb(tags), info, mood::text, data, code, net from {} order by id"
+    assert raw(warehouse, query.format("raw_shop.orders")) == orders.execute(query.format("orders").encode()).fetchall()
+
+
+def test_a_protected_key_is_no_position_of_windows() -> None:
+    key = {"id": {"rule": "hash", "key": "env:HASH_KEY"}}
+    with pytest.raises(ConfigError, match="keyset keeps the last id as the position, in clear"):
+        source_spec({"primary_key": "id", "keyset": {"rows": 10}, "write": "merge", "columns": key})

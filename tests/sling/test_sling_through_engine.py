@@ -80,3 +80,24 @@ def test_values_that_the_raw_type_cannot_hold_are_quarantined(shop: psycopg.Conn
     result = sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)
 
     assert (result.rows.loaded, result.rows.quarantined) == (49, 1)
+
+
+def test_values_that_a_rule_rewrites_are_read_without_a_file_and_the_others_lose_nothing(
+    shop: psycopg.Connection, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HASH_KEY", "k")
+    shop.execute(TYPES)
+    shop.execute(FULL)
+    columns = {"label": {"rule": "hash", "key": "env:HASH_KEY"}}
+    spec = source({"name": "everything", "object": "public.everything", "columns": columns})
+
+    result = sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)
+
+    others = [name for name in SAME if name != "label"]
+    assert (result.rows.loaded, result.rows.quarantined) == (1, 0)
+    expected = shop.execute(
+        f"select {', '.join(others)} from everything"  # pyright: ignore[reportArgumentType, reportCallIssue] the test's own names
+    ).fetchall()
+    assert raw_rows(warehouse, "everything", ", ".join(others)) == expected
+    ((label,),) = raw_rows(warehouse, "everything", "label")
+    assert len(str(label)) == 64

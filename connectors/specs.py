@@ -93,7 +93,7 @@ class WebhookGapsSpec(Spec):
 
 
 class BackfillSpec(Spec):
-    """What may launch backfills of this stream by itself, and how much of it a day; nothing unless it is named in `reasons`.
+    """What may launch backfills of this stream by itself, and how many windows a day; nothing without `reasons`.
 
     cool_down: one reason launches one backfill of a stream in that time.
     """

@@ -26,7 +26,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("down", "down", "Stop the embedded PostgreSQL server."),
     Entry("doctor", "doctor", "Check everything that could stop a run, before anything runs."),
     Entry("sources", "sources", "List the sources and their streams."),
-    Entry("new", "new", "Write the files of a new part: `new connector NAME`."),
+    Entry("new", "new", "Write the files of a new part: `new connector NAME`, `new source --from-openapi FILE`."),
     Entry("check", "check", "Ask a source whether its address and credentials work."),
     Entry("discover", "discover", "List the streams that a source offers."),
     Entry("preview", "preview", "Show the first rows of a stream; nothing is loaded."),

@@ -3,6 +3,7 @@
 Each function gives the same result as `values.convert` value by value, or raises: then the slow path names the value.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from connectors.sync.values import UnfitError
 # pyarrow makes its kernels at import, where no type checker sees them
 pc: Any = pyarrow_compute
 _PLAIN = r"^-?[0-9]+(\.[0-9]*)?$"
+_NULLS = pa.array(["null", ""])
 _MAX_TEXT = 500
 """Longer decimal texts are looked at one by one: PostgreSQL's numeric has an end too."""
 
@@ -55,11 +57,15 @@ def _within(precision: int, scale: int) -> str:
     return rf"^-?{digits}(\.[0-9]{{0,{scale}}}0*)?$"
 
 
-def raw_numbers(raws: list[bytes | None]) -> Any:
-    """JSON numbers as they were sent, or quoted, as texts; JSON null is NULL. Anything else stays what it is."""
+def raw_values(raws: Sequence[bytes | None]) -> Any:
+    """JSON values as they were sent, as texts; JSON null and nothing at all are NULL."""
     array = pa.array(raws, pa.binary()).cast(pa.string())
-    array = pc.if_else(pc.equal(array, "null"), pa.scalar(None, pa.string()), array)
-    return pc.utf8_trim(array, '"')
+    return pc.if_else(pc.is_in(array, value_set=_NULLS), pa.scalar(None, pa.string()), array)
+
+
+def raw_numbers(raws: Sequence[bytes | None]) -> Any:
+    """JSON numbers as they were sent, or quoted, as texts; JSON null is NULL. Anything else stays what it is."""
+    return pc.utf8_trim(raw_values(raws), '"')
 
 
 def dates(array: Any) -> Any:

@@ -1,26 +1,29 @@
 """Records of any shape to typed Arrow columns; what does not fit comes back as rejects.
 
-Raw JSON is decoded by msgspec into slotted structs typed by the schema, never into dicts, as long as every record
-fits. The first record that does not (a new field, another type) sends its page through `rows_to_table`, which decides
-record by record, lets the schema grow, and the next page is fast again.
+Raw JSON of plain values is read by Arrow, any other is decoded by msgspec into slotted structs typed by the schema,
+never into dicts, as long as every record fits. The first record that does not (a new field, another type) sends its
+page through `rows_to_table`, which decides record by record, lets the schema grow, and the next page is fast again.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pyarrow_compute
+from msgspec.structs import astuple
 
 from connectors.contract import Frame, JsonRecords
 from connectors.errors import SourceError
 from connectors.specs import ColumnType
 from connectors.sync.casting import by_value, cast, has_long_integers, json_values, payload_text, python_values
 from connectors.sync.columns import DELETED, Column, house_type
-from connectors.sync.columnwise import raw_numbers
+from connectors.sync.columnwise import raw_numbers, raw_values
+from connectors.sync.flat import FlatReader
 from connectors.sync.records import Decoded, Page, Reject, observe_new, rows_to_table, whole
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import BadRecord, split_json
@@ -42,6 +45,8 @@ _STRUCT_TYPES: Mapping[ColumnType, Any] = {
     "binary": str | None,
 }
 _NO_RAW = msgspec.Raw(b"")
+# pyarrow makes its kernels at import, where no type checker sees them
+pc: Any = pyarrow_compute
 _UNCOMPILED = re.compile(r'["\\\x00-\x1f]')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -60,6 +65,7 @@ class Decoder:
         self._revision = -1
         self._lines: Callable[[bytes], list[Any]] | None = None
         self._fields: list[tuple[Column, str]] = []
+        self._flat: FlatReader | None = None
 
     @property
     def overflowing(self) -> int:
@@ -79,12 +85,29 @@ class Decoder:
         if not self._fields or has_longer_line(body, self._max_record_bytes) or _SURROGATE.search(body):
             return None
         try:
-            table = self._columns(self._lines(body), cleaning, has_nul=b"\\u0000" in body)
+            table = self._flat_table(body, cleaning)
+            if table is None:
+                table = self._columns(self._lines(body), cleaning, has_nul=b"\\u0000" in body)
         except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError, UnfitError):
             return None  # the slow path finds out which record it was, and says so
         self.cleaning.add(cleaning)
         self._schema.mark_seen(self._names_in(table, body))
         return Decoded([table] if table.num_rows else [])
+
+    def _flat_table(self, body: bytes, cleaning: Cleaning) -> pa.Table | None:
+        """None when the records are not read in one go; then structs are tried, until the schema grows again."""
+        if self._flat is None:
+            return None
+        try:
+            found, rows = self._flat.arrays(body)
+            arrays = {
+                column.name: cast(found[column.source_name], column, cleaning, self._null_values)
+                for column, _ in self._fields
+            }
+        except (pa.ArrowException, ValueError, OverflowError, UnfitError):
+            self._flat = None
+            return None
+        return whole(arrays | {name: found[name] for name in (DELETED,) if name in found}, rows)
 
     def _names_in(self, table: pa.Table, body: bytes) -> Iterator[str]:
         """Fields that some record of the page has, be they null in all of them."""
@@ -179,34 +202,36 @@ class Decoder:
             rename[f"n{index}"] = name
             slots.append((f"n{index}", None, None))
         slots.append((DELETED, bool | None, None))
+        self._flat = None
+        if all(column.place == "column" for column, _ in self._fields):
+            nulls = list(rename.values())[len(self._fields) :]
+            with suppress(UnfitError):
+                self._flat = FlatReader([column for column, _ in self._fields], nulls)
         record = msgspec.defstruct("Record", slots, rename=rename, forbid_unknown_fields=True, gc=False)
         self._lines = msgspec.json.Decoder(record).decode_lines
         self._revision = self._schema.revision
 
     def _columns(self, records: Sequence[Any], cleaning: Cleaning, *, has_nul: bool) -> pa.Table:
         arrays: dict[str, Any] = {}
-        for column, slot in self._fields:
-            if column.place != "column":
-                continue
-            values = list(map(attrgetter(slot), records))
-            arrays[column.name] = self._array(values, column, cleaning, has_nul=has_nul)
-        deleted = list(map(attrgetter(DELETED), records))
-        if any(deleted):
-            arrays[DELETED] = pa.array([bool(value) for value in deleted], pa.bool_())
+        slots = list(zip(*map(astuple, records), strict=True)) or [()] * (len(self._fields) + 1)
+        for (column, _), values in zip(self._fields, slots, strict=False):
+            if column.place == "column":
+                arrays[column.name] = self._array(values, column, cleaning, has_nul=has_nul)
+        if any(slots[-1]):
+            arrays[DELETED] = pa.array([bool(value) for value in slots[-1]], pa.bool_())
         return whole(arrays, len(records))
 
-    def _array(self, values: list[Any], column: Column, cleaning: Cleaning, *, has_nul: bool) -> Any:
+    def _array(self, values: Sequence[Any], column: Column, cleaning: Cleaning, *, has_nul: bool) -> Any:
         match column.type:
             case "json":
-                texts = [None if raw is _NO_RAW else bytes(raw).decode() for raw in values]
-                if has_nul and any(text and "\\u0000" in text for text in texts):
+                texts = raw_values(list(map(bytes, values)))
+                if has_nul and pc.any(pc.match_substring(texts, "\\u0000")).as_py():
                     raise UnfitError("needs a look at each value")
-                return pa.array([None if text == "null" else text for text in texts], pa.string())
+                return texts
             case "decimal":
-                texts = raw_numbers([None if raw is _NO_RAW else bytes(raw) for raw in values])
-                return cast(texts, column, cleaning, self._null_values)
+                return cast(raw_numbers(list(map(bytes, values))), column, cleaning, self._null_values)
             case "binary" | "time":
-                return by_value(values, column, cleaning)
+                return by_value(list(values), column, cleaning)
             case "text" | "timestamp" | "date":
                 if has_nul and column.type == "text":
                     values = [cleaning.text(value) if value else value for value in values]

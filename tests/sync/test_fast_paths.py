@@ -12,6 +12,7 @@ from connectors.contract import Frame, JsonRecords
 from connectors.sync.columns import Column
 from connectors.sync.columnwise import dates, decimal_texts, raw_numbers
 from connectors.sync.decode import Decoder
+from connectors.sync.flat import FlatReader
 from connectors.sync.schema import StreamSchema
 from connectors.sync.values import UnfitError, convert
 from platform_assets.warehouse import Warehouse
@@ -124,3 +125,50 @@ def test_a_replacement_is_handed_on_in_pieces_without_checkpoints_and_seen_whole
     assert result.windows > 1
     assert result.rows.loaded == 1_000
     assert seen == [1]
+
+
+PLAIN: dict[str, Any] = {
+    "i": {"type": "bigint"}, "n": {"type": "decimal", "precision": 5, "scale": 2}, "f": {"type": "double"},
+    "b": {"type": "bool"}, "d": {"type": "date"}, "t": {"type": "timestamp"}, "s": {"type": "text"},
+}  # fmt: skip
+ODD_VALUES = [
+    "1", "-0", "01", "1.0", "1e2", "1E400", "1e-400", "9223372036854775808", "9007199254740993", "1000", "1.555",
+    "1.550", "NaN", "Infinity", "+5", ".5", "5.", "null", "true", '"true"', '"1"', '"1.50"', '""', '" 1"', '"1e2"',
+    '"2024-02-29"', '"2023-02-29"', '"0000-01-01"', '"2024-01-01T00:00:00Z"', '"2024-01-01T00:00:00.1234567Z"',
+    '"2024-01-01 00:00:00+02:30"', '"a\\u0000b"', '"a\\ud800b"', '"\\u00fc\\ud83e\\udd86"', '"ü"', '"NA"', "{}", "[1]",
+    '"x", "s": "twice"',
+    '"x", "new": 1', '"x", "_deleted": true', '"x", "_deleted": 1', '"x"} {"i": 1', '"x"}\n\n{"i": 1',
+    '"x"},{"i": 1', '"x"}//', "1" * 50, "-" + "9" * 30,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_records_of_plain_values_read_in_one_go_are_those_that_structs_hold(name: str) -> None:
+    for odd in [*ODD_VALUES, b'"\xff"'.decode("latin-1")]:
+        line = f'{{"i": 7, "{name}": {odd}}}'.encode("latin-1" if odd == '"\xff"' else "utf-8")
+        for body in (b'{"s": "first"}\n' + line, line + b'\n{"s": "last"}\n'):
+            in_one_go, by_structs = decoder(**PLAIN), decoder(**PLAIN, other={"type": "json"})
+            for reading in (in_one_go, by_structs):
+                reading.json(JsonRecords(b'{"i": 1}', "page 0"))
+            found, expected = (reading.json(JsonRecords(body, "page 1")) for reading in (in_one_go, by_structs))
+            assert _rows(found.tables) == _rows(expected.tables), odd
+            assert [reject.reason for reject in found.rejects] == [reject.reason for reject in expected.rejects], odd
+            assert in_one_go.cleaning == by_structs.cleaning, odd
+
+
+def _rows(tables: list[Any]) -> list[dict[str, Any]]:
+    """Decimals by their value: `1e2` and `100` are one. NaN as text: it equals nothing."""
+    rows = [row for table in tables for row in table.to_pylist()]
+    return [
+        {name: Decimal(value) if name == "n" else str(value) for name, value in row.items() if value is not None}
+        for row in rows
+    ]
+
+
+def test_records_of_plain_values_are_read_in_one_go() -> None:
+    reader = FlatReader([Column("id", "Id", "bigint", "bigint"), BOUNDED], ["never"])
+    arrays, rows = reader.arrays(b'{"Id": 1, "n": "1.5", "never": null}\n{"n": 2.25}\n{"_deleted": true}\n')
+    assert rows == 3
+    assert {name: array.to_pylist() for name, array in arrays.items()} == {
+        "Id": [1, None, None], "n": [Decimal("1.50"), Decimal("2.25"), None], "_deleted": [False, False, True],
+    }  # fmt: skip

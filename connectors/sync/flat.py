@@ -2,7 +2,7 @@
 
 Arrow's reader is looser than JSON Lines in some places (several objects in a line, bytes that are no UTF-8) and its
 decimals are not checked to their bounds; what it may have taken otherwise than the decoder of structs is refused here,
-and read by that one. So it can only be faster, never different.
+and read by that one. So it is only faster, but for the sign of a double's `-0`, which Arrow keeps.
 """
 
 from collections.abc import Iterable, Sequence

@@ -157,12 +157,13 @@ def test_records_of_plain_values_read_in_one_go_are_those_that_structs_hold(name
 
 
 def _rows(tables: list[Any]) -> list[dict[str, Any]]:
-    """Decimals by their value: `1e2` and `100` are one. NaN as text: it equals nothing."""
+    """Decimals by their value: `1e2` and `100` are one. NaN as text: it equals nothing. -0 of a double is 0."""
     rows = [row for table in tables for row in table.to_pylist()]
-    return [
-        {name: Decimal(value) if name == "n" else str(value) for name, value in row.items() if value is not None}
-        for row in rows
-    ]
+    return [{name: _plain(name, value) for name, value in row.items() if value is not None} for row in rows]
+
+
+def _plain(name: str, value: Any) -> Any:
+    return Decimal(value) if name == "n" else str(value + 0.0) if isinstance(value, float) else value
 
 
 def test_records_of_plain_values_are_read_in_one_go() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from platform_assets.settings import PROJECT_ROOT, load_settings, process_enviro
 from platform_assets.sources import FOLDER, read_source_file
 from platform_assets.warehouse import Warehouse
 from tests.ingest.shop import SOURCE, TOKEN, Shop, open_shop
+from tests.support.servers import TestServer, clean_environment, database_pair
 
 START = date(2023, 1, 1)
 PARTITIONED = f"{SOURCE}      partitions: {{by: day, start: {START}}}\n"
@@ -101,6 +103,37 @@ def kill_all(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+EMPTY = """
+do $$
+declare
+    found record;
+begin
+    for found in select nspname from pg_namespace where nspname like 'raw\\_%' loop
+        execute format('drop schema %I cascade', found.nspname);
+    end loop;
+    for found in select tablename from pg_tables where schemaname = 'ops' and tablename <> 'migrations' loop
+        execute format('truncate ops.%I cascade', found.tablename);
+    end loop;
+end
+$$
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
+    """One pair of databases a module: a bootstrap costs more than most of these tests."""
+    with database_pair(server, f"test_{uuid4().hex[:12]}") as urls:
+        yield clean_environment() | urls | {"HEADWATER_HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+@pytest.fixture
+def env(pair: dict[str, str]) -> dict[str, str]:
+    """The module's databases, emptied."""
+    with psycopg.connect(pair["HEADWATER_WAREHOUSE_URL"], autocommit=True) as session:
+        session.execute(EMPTY)
+    return dict(pair)
 
 
 @pytest.fixture

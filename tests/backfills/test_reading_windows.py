@@ -68,17 +68,7 @@ def begin(platform: Platform, instance: dg.DagsterInstance, backfill_id: str) ->
     )
 
 
-def test_a_run_reads_its_windows_newest_first_each_a_sync_and_a_materialization(
-    platform: Platform, instance: dg.DagsterInstance, execute: Run
-) -> None:
-    assert execute(**{"dagster/backfill": "b1"}).success
-
-    assert platform.rows(READ) == days(3, 2, 1)
-    assert partitions(instance) == [f"2023-01-0{day}" for day in (3, 2, 1)]
-    assert platform.rows("select count(*) from raw_shop.orders") == [(6,)]
-
-
-def test_a_backfill_does_not_read_a_window_twice_and_reports_it_once(
+def test_windows_are_read_newest_first_and_none_twice_for_one_backfill(
     platform: Platform, instance: dg.DagsterInstance, execute: Run
 ) -> None:
     begin(platform, instance, "b1")
@@ -194,3 +184,18 @@ def test_two_runs_of_history_take_turns(platform: Platform) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_permanent_failure_is_retried_by_nobody(platform: Platform) -> None:
+    """Neither by the op nor, with this repository's dagster.yaml, by the daemon that retries runs."""
+    platform.shop.orders = daily_orders(1)
+    platform.shop.refusals = [Answer(401, {"error": "expired"})] * 9
+    job = load(platform.root).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as configured:
+        tags = {**DAYS, "dagster/backfill": "b1", "dagster/max_retries": "3"}
+        result = job.execute_in_process(instance=configured, raise_on_error=False, tags=tags)
+        run = configured.get_run_by_id(result.run_id)
+
+    assert run is not None
+    assert (run.status, run.tags["dagster/will_retry"]) == (dg.DagsterRunStatus.FAILURE, "false")
+    assert platform.rows("select failure_class from ops.syncs") == [("auth",)]

@@ -19,8 +19,10 @@ from platform_assets.backfills.reasons import NAMES
 from platform_assets.backfills.reasons.new_files import days_in
 from platform_assets.backfills.suggest import Suggestion, suggest
 from platform_assets.components.source import source_definitions
+from platform_assets.sensors.backfills import replay_job
 from platform_assets.warehouse import Warehouse
 from tests.ingest.shop import SOURCE
+from tests.support.scripted import records, source, sync
 
 TODAY = datetime.now(UTC).date()
 DAYS = 10
@@ -401,3 +403,26 @@ def test_the_sensor_of_a_reason_explains_itself_in_its_tick(
     (request,) = tick("shop__backfill_contract").run_requests
     assert request.run_config == {"ops": {"replay": {"config": {"stream": "orders"}}}}
     assert request.run_key.startswith("shop.orders:contract ")
+
+
+def test_a_replay_loads_what_was_held_under_the_old_contract(
+    warehouse: Warehouse, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    columns = {"amount": {"type": "bigint"}}
+    held = sync(warehouse.loader_dsn, [records({"id": 1, "amount": "NA"})], columns=columns)
+    assert held.rows.quarantined == 1
+
+    spec = source(columns=columns, null_values=["NA"])
+    result = replay_job(spec).execute_in_process(
+        run_config={"ops": {"replay": {"config": {"stream": "things"}}}}, resources={"warehouse": WarehouseResource()}
+    )
+
+    assert result.success
+    with psycopg.connect(warehouse.admin_dsn) as session:
+        assert session.execute("select status from ops.quarantine").fetchall() == [("replayed",)]
+        assert session.execute("select trigger from ops.syncs order by started_at").fetchall() == [
+            ("cli",),
+            ("replay",),
+        ]

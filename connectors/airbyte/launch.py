@@ -43,11 +43,12 @@ class Launcher:
 
 
 def launcher(spec: "AirbyteConnectorSpec", environment: Mapping[str, str], place: Workplace) -> Launcher:
-    """Installs the source when it is not there yet.
+    """Installs the source when it is not there yet. Nothing of it calls home unless the file's `env` says so.
 
     Raises:
         ConfigError: no such program, manifest or container client. Else what an installation raises.
     """
+    environment = {"DO_NOT_TRACK": "1", **environment}
     if spec.image is not None:
         return _container(spec.image, environment, place)
     if spec.manifest is None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from connectors.contract import Common, Connector, DiscoveredStream, Json, Message, ReadContext, StreamState
+from connectors.process.member import Member
 from connectors.process.session import Dialect, Session
 from connectors.specs import StreamSpec
 
@@ -34,7 +35,8 @@ class ProcessConnector:
         return self._program.discover()
 
     def together(self, streams: Sequence[StreamSpec], common: Common) -> Mapping[str, Connector]:
-        return Session(self._program.dialect(), self._source, streams, common).members
+        session = Session(self._program.dialect(), self._source, streams, common)
+        return {stream.name: Member(session, stream) for stream in streams}
 
     def read(self, stream: StreamSpec, state: StreamState, context: ReadContext) -> Iterator[Message]:
         """One stream alone, from its own state: a preview."""

@@ -5,23 +5,17 @@ import gzip
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 import msgspec
 
 from connectors import contract
 from connectors.contract import (
-    Checkpoint,
     Common,
-    DiscoveredStream,
     Hints,
     Json,
-    JsonRecords,
-    ReadContext,
-    StreamState,
 )
 from connectors.errors import ContractError, HeadwaterError, SourceError, TransientError
 from connectors.process import messages
@@ -109,7 +103,6 @@ class Session:
         self._has_own_states = False
         self._sealed_rows = 0
         self._committed_at = time.monotonic()
-        self.members: Mapping[str, contract.Connector] = {stream.name: Member(self, stream) for stream in streams}
 
     # the members' side
 
@@ -341,46 +334,3 @@ class Session:
         if own.where == self._source:
             own.where = f"{self._source}.{feed.stream.name}"
         return own
-
-
-class Member:
-    """One stream of a session, as the engine sees it."""
-
-    def __init__(self, session: Session, stream: StreamSpec) -> None:
-        self._session = session
-        self._stream = stream
-
-    def check(self) -> str:
-        return ""
-
-    def discover(self) -> tuple[DiscoveredStream, ...]:
-        return ()
-
-    def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[contract.Message]:
-        """See `Connector.read`. What an earlier run has kept for the stream comes first."""
-        session, is_preview = self._session, context.page_limit is not None
-        feed = session.join(stream, state.connector, is_preview=is_preview)
-        pages = 0
-        try:
-            number = None
-            for number, body in session.backlog(stream.name, int(state.connector.get("piece", 0))):
-                yield JsonRecords(body, f"piece {number} of an earlier run")
-            if number is not None:
-                yield Checkpoint(connector={"piece": number})
-            for message in feed.messages(context.cancelled):
-                if isinstance(message, JsonRecords):
-                    context.usage.received_bytes += len(message.body)
-                    pages += 1
-                yield message
-                if context.page_limit is not None and pages >= context.page_limit:
-                    return
-        finally:
-            session.leave(stream.name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._session.leave(self._stream.name)

@@ -15,6 +15,7 @@ from connectors.process import messages
 from connectors.process.child import Command, Ending, Workplace
 from connectors.process.failures import failure
 from connectors.process.session import Joined, is_whole
+from connectors.secrets import mask
 from connectors.singer import state
 from connectors.singer.catalog import Catalog, Choice
 from connectors.singer.shaping import VERSION, Shaping, with_deletion, with_version
@@ -134,7 +135,7 @@ class SingerDialect:
         """Taps print to stdout what belongs into their log; but half a message is a lost record."""
         if not line.strip():
             return None
-        text = line[:_SHOWN].decode("utf-8", "replace")
+        text = mask(line[:_SHOWN].decode("utf-8", "replace"), self.secrets)
         if line.lstrip().startswith(b"{"):
             raise SourceError(
                 self.where,

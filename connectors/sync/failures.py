@@ -37,7 +37,7 @@ def classify(error: BaseException, request: SyncRequest, stop: Stop) -> Headwate
     if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(label, f"no space left for the working folder: {text}", "Free disk space, run it again.")
     if isinstance(found, psycopg.Error):
-        return _of_postgres(found, label)
+        return of_postgres(found, label)
     if _is_of_dlts_driver(found):
         return LoaderError(label, f"the warehouse failed: {text.splitlines()[0][:300]}", _TRY_AGAIN)
     if stop.is_asked():
@@ -49,7 +49,8 @@ def classify(error: BaseException, request: SyncRequest, stop: Stop) -> Headwate
     )
 
 
-def _of_postgres(error: psycopg.Error, label: str) -> HeadwaterError:
+def of_postgres(error: psycopg.Error, label: str) -> HeadwaterError:
+    """A class by what the warehouse says."""
     text = (error.diag.message_primary or str(error).strip().splitlines()[0] if str(error).strip() else repr(error))[
         :300
     ]

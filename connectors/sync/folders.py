@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from connectors.sync.result import SyncRequest
@@ -46,23 +46,26 @@ def process_folder(source: str) -> Generator[Path]:
     A run holds a lock on its folder as long as it lives, so that one that is in use is never taken for left over.
     """
     base = base_folder()
-    for other in base.glob(f"{source}.process-*"):
-        with suppress(OSError), _locked(other):
-            shutil.rmtree(other, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{source}.process-", dir=base))
-    try:
-        with _locked(folder):
+    with ExitStack() as held:
+        # while one run looks for left-overs, no other may be between making its folder and locking it
+        with _locked(base, fcntl.LOCK_EX):
+            for other in base.glob(f"{source}.process-*"):
+                with suppress(OSError), _locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(other, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix=f"{source}.process-", dir=base))
+            held.enter_context(_locked(folder, fcntl.LOCK_EX))
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Raises BlockingIOError while somebody else holds it."""
+def _locked(folder: Path, how: int) -> Generator[None]:
+    """Raises BlockingIOError while somebody else holds it and `how` says not to wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)

@@ -1,17 +1,23 @@
 """Streams of one source that come out of one process: each through the one lifecycle, in a thread of its own."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
+import psycopg
+
 from connectors.contract import Connector, ReadsTogether
 from connectors.errors import ConfigError, HeadwaterError
 from connectors.registry import kind
+from connectors.sync import failures
 from connectors.sync.common import EngineCommon
 from connectors.sync.folders import process_folder
 from connectors.sync.lifecycle import run
 from connectors.sync.result import Progress, SyncRequest, SyncResult
+
+log = logging.getLogger(__name__)
 
 MAX_STREAMS = 40
 """Each stream of a run holds up to four connections to the warehouse."""
@@ -20,11 +26,11 @@ Outcome = SyncResult | Exception
 
 
 def sync_together(
-    requests: Sequence[SyncRequest], dsn: str, progresses: Mapping[str, Progress], log: Callable[[str], None]
+    requests: Sequence[SyncRequest], dsn: str, progresses: Mapping[str, Progress], on_log: Callable[[str], None]
 ) -> Mapping[str, Outcome]:
     """Sync the streams of one source in one run of its program; how each ended, by stream name.
 
-    One that fails takes nothing from the others. progresses: by stream name. log: lines that belong to no stream.
+    One that fails takes nothing from the others. progresses: by stream name. on_log: lines that belong to no stream.
 
     Raises:
         what interrupts the calling thread, after all syncs have been asked to stop and have ended.
@@ -34,10 +40,11 @@ def sync_together(
     with process_folder(source.source) as folder:
         common, members = None, dict[str, Connector]()
         try:
-            common = EngineCommon(source, dsn, folder, log)
+            common = EngineCommon(source, dsn, folder, on_log)
             members = _members(requests, common)
-        except HeadwaterError as error:
+        except (HeadwaterError, psycopg.Error) as caught:
             # each stream's ledger tells it
+            error = caught if isinstance(caught, HeadwaterError) else failures.of_postgres(caught, source.source)
             members = {request.stream.name: _Unopened(error) for request in requests}
 
         def work(request: SyncRequest) -> None:
@@ -65,8 +72,16 @@ def sync_together(
                 thread.join()
             raise
         if common is not None:
-            common.finish(is_whole=all(isinstance(outcome, SyncResult) for outcome in outcomes.values()))
+            _finish(common, is_whole=all(isinstance(outcome, SyncResult) for outcome in outcomes.values()))
     return outcomes
+
+
+def _finish(common: EngineCommon, *, is_whole: bool) -> None:
+    """What is not tidied up now is tidied up by the next run; a position that is not kept only reads more."""
+    try:
+        common.finish(is_whole=is_whole)
+    except (HeadwaterError, psycopg.Error) as error:
+        log.warning("the run was not tidied up: %s", error)
 
 
 def _members(requests: Sequence[SyncRequest], common: EngineCommon) -> dict[str, Connector]:

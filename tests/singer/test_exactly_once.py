@@ -9,6 +9,7 @@ import pytest
 
 from connectors.errors import ConfigError, HeadwaterError, TransientError
 from tests.singer.conftest import MakeTap
+from tests.singer.test_bad_taps import eventually_gone
 from tests.support.tapping import Tap, result, schema
 
 ROWS = {"orders": 600, "items": 300}
@@ -47,6 +48,7 @@ def test_a_rerun_makes_everything_right(tap: MakeTap, tmp_path: Path, write: str
 
     if act == "loader":
         shop.killed(config)
+        eventually_gone(shop.calls[-1]["pid"])
         shutil.rmtree(os.environ["HEADWATER_WORK_DIR"])
     else:
         assert {type(outcome).__bases__[0] for outcome in shop.sync(config).values()} <= {

@@ -57,8 +57,8 @@ def spec_of(session: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -
             "streams": [
                 {"name": "orders", "stream": "public-orders", "replication_key": "at", "primary_key": "id",
                  "write": "merge", "window": {"rows": 500}},
-                {"name": "items", "stream": "public-items", "primary_key": "id", "write": "merge", "deletes": "hard", "snapshot": True,
-                 "columns": {"card": {"rule": "block"}}},
+                {"name": "items", "stream": "public-items", "primary_key": "id", "write": "merge", "deletes": "hard",
+                 "snapshot": True, "columns": {"card": {"rule": "block"}}},
             ],
         },
         "shop.yaml",

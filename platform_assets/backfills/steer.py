@@ -6,6 +6,7 @@ ones, as many as may run now, and puts it back. What is done is read from the le
 nothing. Why so: docs/decisions/0006-steered-backfills.md.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ import psycopg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from connectors.errors import HeadwaterError
 from platform_assets.backfills import plan, store
 from platform_assets.backfills.store import Backfill, Spent, WindowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = logging.getLogger(__name__)
 HELD = "headwater/held"
 YES, NO = "yes", "no"
 STREAM = "headwater/backfill_stream"
@@ -72,10 +75,16 @@ class _Run:
 
 def steer(instance: dg.DagsterInstance, graph: BaseAssetGraph, connection: psycopg.Connection[Any]) -> list[str]:
     """One look at every open backfill; a line for each that says what happens and why."""
-    return [
-        f"{backfill.backfill_id} ({backfill.label}): {_steer(instance, graph, connection, backfill)}"
-        for backfill in store.several(connection, is_open=True, limit=1_000)
-    ]
+    lines: list[str] = []
+    for backfill in store.several(connection, is_open=True, limit=1_000):
+        try:
+            said = _steer(instance, graph, connection, backfill)
+        except (dg.DagsterError, HeadwaterError) as error:
+            # one that cannot be steered keeps no other one from it
+            log.exception("backfill not steered backfill_id=%s", backfill.backfill_id)
+            said = f"could not be steered: {str(error).strip().splitlines()[0]}"
+        lines.append(f"{backfill.backfill_id} ({backfill.label}): {said}")
+    return lines
 
 
 def _steer(
@@ -87,6 +96,9 @@ def _steer(
         if backfill.state == "cancelling":
             store.move(connection, backfill, "cancelled", backfill.message, since=["cancelling"])
             return "cancelled before it began"
+        if why := _impossible(graph, backfill, windows):
+            store.move(connection, backfill, "failed", why, since=["requested", "running", "paused"])
+            return f"failed. {why}"
         _add(instance, graph, connection, backfill, windows)
         return f"asked for {len(windows)} windows"
     if ours.status in _ENDS:
@@ -100,6 +112,16 @@ def _steer(
     if backfill.state == "running" and (blocker := _blocker(backfill, windows)):
         backfill = store.move(connection, backfill, "paused", blocker, since=["running"])
     return _let_go(instance, connection, backfill, windows)
+
+
+def _impossible(graph: BaseAssetGraph, backfill: Backfill, windows: Sequence[WindowStatus]) -> str:
+    """Why Dagster cannot make it: the source file has changed since it was asked for."""
+    key = dg.AssetKey([backfill.source, backfill.stream])
+    partitions = graph.get(key).partitions_def if graph.has(key) else None
+    if partitions is None:
+        return "The stream is gone from the source file, or has no partitions any more."
+    unknown = [window.partition for window in windows if not partitions.has_partition_key(window.partition)]
+    return f"{unknown[0]} is no partition of the stream any more; ask for the backfill again." if unknown else ""
 
 
 def _add(

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,11 +89,14 @@ def exit_code(errors: Sequence[Exception]) -> int:
 
 def _sync_one(request: "SyncRequest", dsn: str, cancelled: threading.Event, *, verbose: bool) -> Outcome:
     from connectors.sync import sync
+    from platform_assets.assets.turns import live_turn
 
     started = time.monotonic()
     output.note(f"{request.label}: syncing")
     try:
-        result = sync(request, dsn, _progress(request.label, cancelled, verbose=verbose))
+        # a backfill of the stream gives way between two of its windows
+        with live_turn(dsn, request.label) if request.stream.partitions else nullcontext():
+            result = sync(request, dsn, _progress(request.label, cancelled, verbose=verbose))
     except Exception as error:  # noqa: BLE001  one stream's failure never touches its siblings; it is shown and counted
         return Outcome(request.label, time.monotonic() - started, error=error)
     return Outcome(request.label, result.seconds, result=result)

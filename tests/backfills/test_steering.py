@@ -229,3 +229,18 @@ def test_the_queue_of_this_repository_starts_nothing_that_is_held(steering: Stee
         limits = {(limit["key"], limit.get("value")): limit["limit"] for limit in queue.tag_concurrency_limits if
                   not isinstance(limit.get("value"), dict)}  # fmt: skip
     assert limits[HELD, "yes"] == 0
+
+
+def test_a_backfill_whose_stream_is_gone_fails_alone(steering: Steering) -> None:
+    other = store.Wanted("gone", "stream", dict(list(plan.all_windows(
+        steering.platform.source.streams[0], "shop.orders").items())[:2]), "gone")  # fmt: skip
+    gone = store.create(steering.connection, other)
+    backfill = steering.ask(10)
+
+    first, second = steering.tick().split("; ")
+
+    assert first == (
+        f"{gone.backfill_id} (gone.stream): failed. The stream is gone from the source file, "
+        "or has no partitions any more."
+    )
+    assert second == f"{backfill.backfill_id} (shop.orders): asked for 10 windows"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from connectors.contract import DiscoveredColumn, DiscoveredStream
 from connectors.errors import ConfigError
 from connectors.specs import ColumnSpec, SourceSpec, StreamSpec
+from connectors.sync.columns import Column
+from connectors.sync.registry import SchemaVersion
 from platform_assets.cli import main
 from platform_assets.contracts import report
 from platform_assets.contracts.gather import Evidence, plan_of
@@ -176,6 +179,22 @@ def test_a_check_of_the_source_file_on_the_column_is_named(manifest: Manifest) -
     found = only(plan(manifest, changed("nyc_weather.weather", with_check)))
 
     assert "nyc_weather.weather: near" in found.impact.checks
+
+
+def test_what_stands_is_the_raw_table_where_the_warehouse_was_asked(manifest: Manifest) -> None:
+    stream = airports()
+    columns = tuple(
+        Column(name, name, spec.type or "text", "text" if name == "tz" else "bigint")
+        for name, spec in stream.columns.items()
+    )
+    contract = {"key": ["faa"], "not_null": ["faa", "name"], "accepted": {}}
+    columns = tuple(replace(one, type="text") if one.name == "tz" else one for one in columns)
+    table = SchemaVersion(3, columns, (), "evolved", contract)
+
+    found = only(plan(manifest, tables={("nyc_reference", "airports"): table}))
+
+    assert (found.kind, found.column) == ("retyped", "tz")
+    assert found.says == "tz retyped from text to bigint; the sync stops while the raw table has the old type"
 
 
 def edited(manifest: Manifest, model: str, old: str, new: str) -> dict[str, Any]:

@@ -193,10 +193,13 @@ class DiscoveredColumn:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredStream:
+    """read_by: declared streams that read it under another name, e.g. by a pattern."""
+
     name: str
     columns: tuple[DiscoveredColumn, ...] = ()
     primary_key: tuple[str, ...] = ()
     estimated_rows: int | None = None
+    read_by: tuple[str, ...] = ()
 
 
 class Connector(Protocol):

@@ -40,9 +40,17 @@ TYPES = "types"
 class FilesConnector:
     """One folder or bucket prefix."""
 
-    def __init__(self, source: str, url: str, options: Mapping[str, str], secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        url: str,
+        options: Mapping[str, str],
+        secrets: Sequence[str],
+        streams: "Sequence[FilesStreamSpec]" = (),
+    ) -> None:
         """Raises ConfigError when nothing installed serves the URL's scheme."""
         self._source = source
+        self._streams = streams
         self._store = Store(f"{source}: connector.url", url, options, secrets)
 
     def check(self) -> str:
@@ -53,7 +61,11 @@ class FilesConnector:
 
     def discover(self) -> tuple[DiscoveredStream, ...]:
         """Groups of files whose names differ in digits alone: `weather_*.csv.gz`."""
-        return tuple(DiscoveredStream(pattern) for pattern in stream_names(self._store.list(self._source, "**")))
+        read = {one.name: set(stream_names(self._store.list(self._source, one.path))) for one in self._streams}
+        return tuple(
+            DiscoveredStream(pattern, read_by=tuple(name for name, patterns in read.items() if pattern in patterns))
+            for pattern in stream_names(self._store.list(self._source, "**"))
+        )
 
     def read(self, stream: "FilesStreamSpec", state: StreamState, context: ReadContext) -> Iterator[Message]:
         """Every new or changed file, oldest first, and a checkpoint after each.

@@ -7,7 +7,7 @@
 A file is read when it is new or has changed; each is a checkpoint of its own. Libraries load when a source is opened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, Self, cast
 from urllib.parse import urlsplit
@@ -131,7 +131,8 @@ def _open(source: "SourceSpec") -> Connector:
     url = resolve(spec.url, f"{where}.url")
     options = {name: resolve(value, f"{where}.options.{name}") for name, value in spec.options.items()}
     secrets = tuple(options[name] for name, value in spec.options.items() if is_reference(value))
-    return FilesConnector(source.source, url, options, secrets)
+    streams = cast("Sequence[FilesStreamSpec]", source.streams)
+    return FilesConnector(source.source, url, options, secrets, streams)
 
 
 KIND = Kind(

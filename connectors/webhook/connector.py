@@ -1,9 +1,10 @@
 """The inbox as a connector: new deliveries of a stream's events, in the order in which they became safe to read."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
 from psycopg.rows import class_row
@@ -86,7 +87,17 @@ class WebhookConnector:
             DiscoveredColumn("_event_type", "text", is_nullable=False),
             DiscoveredColumn("_received_at", "timestamp", is_nullable=False),
         )
-        return tuple(DiscoveredStream(event, columns, ("_delivery_id",), count) for event, count in found)
+        streams = [cast("WebhookStreamSpec", stream) for stream in self._source.streams]
+        return tuple(
+            DiscoveredStream(
+                event,
+                columns,
+                ("_delivery_id",),
+                count,
+                tuple(one.name for one in streams if any(_means(pattern, event) for pattern in one.events)),
+            )
+            for event, count in found
+        )
 
     def read(self, stream: "WebhookStreamSpec", state: StreamState, context: ReadContext) -> Iterator[Message]:
         """Deliveries after the state's sequence number, in pages that are each a checkpoint.
@@ -173,6 +184,11 @@ class WebhookConnector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is left open: every session ends with its read."""
+
+
+def _means(pattern: str, event: str) -> bool:
+    """`*` in the pattern stands for any text."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), event, re.DOTALL) is not None
 
 
 def like_pattern(event: str) -> str:

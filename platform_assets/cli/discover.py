@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from platform_assets.cli import output
 from platform_assets.cli.context import opened, read_settings
+
+if TYPE_CHECKING:
+    from connectors.contract import DiscoveredStream
 
 
 def command(
@@ -30,16 +34,22 @@ def command(
         words = [f"{column.name} {column.type}" for column in stream.columns]
         table.add_row(
             stream.name,
-            "yes" if _known_names(stream.name) & declared else "no",
+            _declared_as(stream, declared),
             "\n".join(words) if columns else str(len(words) or ""),
             ", ".join(stream.primary_key),
             "" if stream.estimated_rows is None else f"{stream.estimated_rows:,}",
         )
     output.console().print(table)
-    unseen = declared.difference(*(_known_names(stream.name) for stream in offered))
+    unseen = declared.difference(*({*_known_names(stream.name), *stream.read_by} for stream in offered))
     print(f"{output.count(len(offered), 'stream')} offered, {len(declared)} declared in the source file")
     if unseen:
         print(f"Declared, but not seen by discovery: {', '.join(sorted(unseen))}.")
+
+
+def _declared_as(stream: "DiscoveredStream", declared: set[str]) -> str:
+    if _known_names(stream.name) & declared:
+        return "yes"
+    return f"in {', '.join(stream.read_by)}" if stream.read_by else "no"
 
 
 def _known_names(offered: str) -> set[str]:

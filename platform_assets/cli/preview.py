@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 MAX_CELL = 60
 """Characters of one value that a table shows; --json shows all of them."""
 MAX_ACROSS = 8
-"""Columns that stand side by side; a wider record is shown lengthwise."""
+"""Columns that stand side by side, where the terminal has room for their names; a wider record is shown lengthwise."""
+GAP = 3
+"""Characters between two columns."""
+_NARROWEST = 24
+"""Characters that a row has at least, lengthwise; the rows that find no room follow below."""
 
 
 def command(
@@ -102,15 +106,27 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
 def _show(rows: list[Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_cell(row, name) for name in names] for row in rows]
-    if len(names) > MAX_ACROSS:
-        table = output.table("", "column", *(f"row {number}" for number in range(1, len(rows) + 1)))
-        for index, name in enumerate(names):
-            table.add_row(name, *(row[index] for row in cells))
-    else:
-        table = output.table("", *names)
+    console = output.console(is_data=True)
+    # a name is never broken: one that is too long for its column could not be copied into a source file
+    if len(names) <= MAX_ACROSS and sum(len(name) + GAP for name in names) <= console.width:
+        table = output.table("")
+        for name in names:
+            table.add_column(name, overflow="fold", min_width=len(name))
         for row in cells:
             table.add_row(*row)
-    output.console().print(table, markup=False)
+        console.print(table)
+        return
+    longest = max((len(name) for name in names), default=0)
+    room = max(1, (console.width - longest) // (_NARROWEST + GAP))
+    for first in range(0, len(rows), room):
+        shown = range(first, min(first + room, len(rows)))
+        table = output.table("")
+        table.add_column("column", no_wrap=True)
+        for number in shown:
+            table.add_column(f"row {number + 1}", overflow="fold")
+        for index, name in enumerate(names):
+            table.add_row(name, *(cells[number][index] for number in shown))
+        console.print(table)
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:

@@ -95,6 +95,7 @@ def test_progress_names_every_stream_while_it_runs(first: Ended) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_second_run_syncs_only_the_day_that_is_new(second: Ended) -> None:
     assert second.status == 0, second.table + second.progress
     assert second.rows("nyc_flights.flights") == 928
@@ -103,6 +104,7 @@ def test_a_second_run_syncs_only_the_day_that_is_new(second: Ended) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_the_marts_then_have_the_figures_of_the_source(second: Ended, home: Path) -> None:
     settings = load_settings({"HEADWATER_HOME": str(home)})
     warehouse = ensure_warehouse(settings)

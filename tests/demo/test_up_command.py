@@ -83,6 +83,7 @@ def test_both_locations_and_the_daemon_are_served_and_ctrl_c_ends_everything(ser
     assert not is_running(load_settings({"HEADWATER_HOME": str(served.home)}))
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_ui_and_no_source_behind(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
     served.process.kill()

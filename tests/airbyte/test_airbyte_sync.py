@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import AuthError, SourceError, TransientError
+from connectors.errors import AuthError, ConfigError, SourceError, TransientError
 from connectors.sync import SyncResult
 from tests.airbyte.conftest import succeeded, sync
 from tests.airbyte.scripting import record, scripted, shared_state, state, status, stream, trouble
@@ -149,3 +149,18 @@ def test_the_streams_of_a_run_are_those_of_the_configured_catalog(tmp_path: Path
     assert succeeded(sync(source.spec({"name": "others"}, source=name), dsn, log))
     assert [entry["stream"]["name"] for entry in source.seen[0]["catalog"]["streams"]] == ["others"]
     assert any("RATE_LIMITED" in line for line in log)
+
+
+def test_a_source_that_cannot_be_installed_explains_itself_in_the_ledger_of_each_stream(
+    tmp_path: Path, dsn: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (("UV_OFFLINE", "1"), ("UV_NO_INDEX", "1"), ("HEADWATER_CONNECTORS", str(tmp_path))):
+        monkeypatch.setenv(variable, value)
+    spec = scripted(tmp_path).spec(
+        {"name": "things"}, {"name": "others"}, source=name, executable=None, package="source-nowhere==1.0"
+    )
+    outcomes = sync(spec, dsn)
+    assert all(isinstance(outcome, ConfigError) for outcome in outcomes.values()), outcomes
+    rows = sql.run(dsn, f"select stream, failure_class, message from ops.syncs where source = '{name}' order by 1")
+    assert [row[:2] for row in rows] == [("others", "config"), ("things", "config")]
+    assert all("source-nowhere" in row[2] and len(row[2].splitlines()) <= 6 for row in rows)

@@ -1,0 +1,66 @@
+"""`headwater export` as the processes that others start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from connectors.errors import ConfigError
+from connectors.export import docker
+from tests.cli.conftest import Project, project
+from tests.export.serving import ORDERS, SOURCE, TOKEN, shop
+
+__all__ = ["project"]
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_tap_takes_its_settings_from_a_file_and_masks_no_data(project: Project, tmp_path: Path) -> None:
+    project.source(SOURCE)
+    leaky = [{**ORDERS[0], "note": f"the token is {TOKEN}"}]
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(json.dumps({"streams": [{"stream": "orders", "selected": True, "schema": {}}]}))
+    with shop(leaky) as api:
+        config = tmp_path / "config.json"
+        config.write_text(json.dumps({"SHOP_URL": api.url, "SHOP_TOKEN": TOKEN}))
+        ended = project.run("export", "singer", "shop", "--config", str(config), "--catalog", str(catalog))
+    assert ended.returncode == 0, ended.stderr
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["type"] for one in said] == ["SCHEMA", "RECORD", "STATE"]
+    assert said[1]["record"] == leaky[0]
+
+
+def test_a_source_without_its_settings_says_which_and_traces_it(project: Project, tmp_path: Path) -> None:
+    project.source(SOURCE)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"SHOP_URL": "http://127.0.0.1:9"}))
+    ended = project.run("export", "airbyte", "shop", "discover", "--config", str(config))
+    assert ended.returncode == ConfigError.exit_code
+    trace = json.loads(ended.stdout)["trace"]["error"]
+    assert trace["failure_type"] == "config_error"
+    assert "SHOP_TOKEN is missing" in trace["message"]
+    checked = project.run("export", "airbyte", "shop", "check", "--config", str(config))
+    assert checked.returncode == 0
+    assert json.loads(checked.stdout)["connectionStatus"]["status"] == "FAILED"
+
+
+def test_a_kind_that_is_a_program_of_others_is_not_exported(project: Project) -> None:
+    project.source(
+        "type: platform_assets.components.Source\nattributes:\n  source: shop\n  owner: team:data\n"
+        "  connector: {kind: files, url: /data}\n  streams: [{name: orders, path: '*.csv'}]\n"
+    )
+    ended = project.run("export", "singer", "shop")
+    assert ended.returncode == ConfigError.exit_code
+    assert "kind files is not exported" in ended.stderr
+
+
+@pytest.mark.parametrize("protocol", ["singer", "airbyte"])
+def test_a_dockerfile_copies_what_is_there_and_replaces_no_file(tmp_path: Path, protocol: str) -> None:
+    file = tmp_path / "Dockerfile.shop"
+    docker.write(file, "shop", protocol, ROOT)  # type: ignore[arg-type]  a parameter of the test
+    text = file.read_text()
+    for line in text.splitlines():
+        if line.startswith("COPY"):
+            assert all(list(ROOT.glob(name.removeprefix("./"))) for name in line.split()[1:-1]), line
+    assert f'ENTRYPOINT ["/headwater/.venv/bin/headwater", "export", "{protocol}", "shop"]' in text
+    with pytest.raises(ConfigError, match="there already"):
+        docker.write(file, "shop", protocol, ROOT)  # type: ignore[arg-type]  a parameter of the test

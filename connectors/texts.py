@@ -212,3 +212,14 @@ def _all(column: Any, pattern: str) -> bool:
 def _any(column: Any, pattern: str) -> bool:
     pc = compute()
     return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
+
+
+def has_longer_line(body: bytes, size_bytes: int) -> bool:
+    """From line start to line start in steps of at most `size_bytes`, without a copy."""
+    start = 0
+    while len(body) - start > size_bytes:
+        end = body.rfind(b"\n", start, start + size_bytes + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 
 from connectors.contract import JsonRecords, Rejected
 from connectors.errors import SourceError
+from connectors.texts import has_longer_line
 
 PIECE_BYTES = 4 << 20
 KEPT_BYTES = 4_096
@@ -45,7 +46,7 @@ class LinesReader:
     def _lines(self, body: bytes, line: int) -> Generator[JsonRecords | Rejected, None, int]:
         """The lines as one piece, without those too long; returns the number of the line after them."""
         count = body.count(b"\n") + 1
-        if len(body) > self._max_record_bytes:
+        if has_longer_line(body, self._max_record_bytes):
             kept: list[bytes] = []
             for number, text in enumerate(body.split(b"\n"), line):
                 if len(text) > self._max_record_bytes:

@@ -28,6 +28,7 @@ from connectors.sync.records import Decoded, Page, Reject, observe_new, rows_to_
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import BadRecord, split_json
 from connectors.sync.values import Cleaning, UnfitError, is_clean_text
+from connectors.texts import has_longer_line
 
 __all__ = ["Decoded", "Decoder", "Reject"]
 
@@ -243,14 +244,3 @@ class Decoder:
                 return numbers
             case _:
                 return pa.array(values, column.arrow_type)
-
-
-def has_longer_line(body: bytes, size_bytes: int) -> bool:
-    """From line start to line start in steps of at most `size_bytes`, without a copy."""
-    start = 0
-    while len(body) - start > size_bytes:
-        end = body.rfind(b"\n", start, start + size_bytes + 1)
-        if end < 0:
-            return True
-        start = end + 1
-    return False

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
-_PIECE_BYTES = (16 << 20, 64 << 20)
+_PIECE_BYTES = (32 << 20, 128 << 20)
 """A replacement is handed on in pieces: at least this size when nothing is being published, at most that when something
 is. Small enough to overlap, large enough for dlt's fixed cost."""
 

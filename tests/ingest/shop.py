@@ -77,7 +77,7 @@ class Shop:
         last = first + self.page_size
         total = len(wanted) if self.total is None else self.total
         following = str(last) if last < len(wanted) else None
-        sums = {"cents": sum(order["cents"] for order in wanted)}
+        sums = {"cents": sum(cents for order in wanted if isinstance(cents := order.get("cents"), int))}
         data = [] if self.lost_page == first // self.page_size + 1 else wanted[first:last]
         return Answer(200, {"data": data, "next": following, "total": total, "sums": sums})
 

@@ -64,9 +64,11 @@ def _words(branch: Json) -> tuple[str, ...]:
 
 
 def fault(schema: Any) -> str | None:
-    """What makes this no schema of records; None when it is one. One without properties is: all types are observed."""
+    """What makes this no schema of records; None when it is one. With `properties: {}` all types are observed."""
     if not isinstance(schema, Mapping):
         return f"is {type(schema).__name__}, not an object"
+    if "properties" not in schema:
+        return "has no properties"
     properties = cast("Json", schema).get("properties", {})
     if properties is not None and not isinstance(properties, Mapping):
         return f"properties is {type(properties).__name__}, not an object"

@@ -76,7 +76,7 @@ class PageFetcher:
         self._pool = pool
         self._is_stopped = is_stopped
         self._stream: HttpStreamSpec = reading.stream
-        self._paginator = paginator(reading.stream.pagination)
+        self._paginator = paginator(reading.stream.pagination, reading.stream.primary_key)
         self._absent = reading.accepted
         self._loops = LoopGuard()
         self._records_path = reading.stream.records
@@ -101,7 +101,7 @@ class PageFetcher:
             return page
         try:
             page = None if answer.status in self._absent else page_of(*self._laid_out(answer))
-            records = self._records(page) if page is not None else ()
+            records = self._paginator.fresh(self._records(page)) if page is not None else ()
             body, odd = join(records)
             self._loops.check(step, body)
             following = self._following(page, records, answer)

@@ -49,19 +49,24 @@ class PageView:
 class Paginator(Protocol):
     def first(self) -> Step: ...
 
+    def fresh(self, records: Sequence[Slice]) -> Sequence[Slice]:
+        """The page's records without those that were asked for a second time. Raises PagingError."""
+        ...
+
     def following(self, view: PageView) -> Step | None:
         """The next request, or None at the end. Raises PagingError."""
         ...
 
 
-def paginator(spec: PagingSpec) -> Paginator:
+def paginator(spec: PagingSpec, key: Sequence[str] = ()) -> Paginator:
+    """key: the fields that tell one record from another; without any, all of them do."""
     match spec:
         case NoPaging():
             return _Single()
         case PageNumberPaging():
             return _PageNumber(spec)
         case OffsetPaging():
-            return _Offset(spec)
+            return _Offset(spec, key)
         case CursorPaging():
             return _Cursor(spec)
         case NextLinkPaging():
@@ -103,6 +108,9 @@ class _Single:
     def first(self) -> Step:
         return Step()
 
+    def fresh(self, records: Sequence[Slice]) -> Sequence[Slice]:
+        return records
+
     def following(self, view: PageView) -> Step | None:
         return None
 
@@ -111,6 +119,9 @@ class _Sized:
     def __init__(self, spec: PageNumberPaging | OffsetPaging | CursorPaging | NextLinkPaging | KeysetPaging) -> None:
         self._has_more = spec.has_more
         self._size = {spec.size_param: str(spec.size)} if spec.size_param is not None else {}
+
+    def fresh(self, records: Sequence[Slice]) -> Sequence[Slice]:
+        return records
 
     def _says_end(self, view: PageView) -> bool | None:
         """What has_more says; None when it is not declared."""
@@ -151,20 +162,45 @@ class _PageNumber(_Sized):
 
 
 class _Offset(_Sized):
-    def __init__(self, spec: OffsetPaging) -> None:
+    def __init__(self, spec: OffsetPaging, key: Sequence[str]) -> None:
         super().__init__(spec)
         self._spec = spec
+        self._key = key
         self._offset = spec.start
+        self._came = 0
+        self._tail: list[tuple[bytes, ...]] = []
 
     def first(self) -> Step:
         return Step({**self._size, self._spec.param: str(self._offset)})
+
+    def fresh(self, records: Sequence[Slice]) -> Sequence[Slice]:
+        """What comes after the newest record of the last page that is still there; where it stands says what moved."""
+        self._came = len(records)
+        if not self._spec.overlap:
+            return records
+        names = [self._identity(record) for record in records]
+        fresh = records
+        if self._tail:
+            known = next((name for name in reversed(self._tail) if name in names), None)
+            if known is None:
+                what = f"none of the last {len(self._tail)} records came again where the pages overlap"
+                raise PagingError(f"{what}; rows moved while they were paged")
+            fresh = records[names.index(known) + 1 :]
+        self._tail = names[-self._spec.overlap :]
+        return fresh
 
     def following(self, view: PageView) -> Step | None:
         ended = self._says_end(view)
         if ended if ended is not None else not view.records:
             return None
-        self._offset += len(view.records)
+        self._offset += max(1, self._came - self._spec.overlap)
         return self.first()
+
+    def _identity(self, record: Slice) -> tuple[bytes, ...]:
+        if not self._key or bytes(memoryview(record)[:1]) != b"{":
+            return (bytes(memoryview(record)),)
+        page = JsonPage(bytes(memoryview(record)))
+        return tuple(bytes(memoryview(page.slice_at(name) or b"")) for name in self._key)
 
 
 class _Cursor(_Sized):

@@ -208,11 +208,16 @@ class PageNumberPaging(_Sized):
 
 
 class OffsetPaging(_Sized):
-    """?offset=0, n, 2n until a page is empty; n is what really came."""
+    """?offset=0, n, 2n until a page is empty; n is what really came.
+
+    overlap: records of the last page that are asked for again, where the order is stable: rows that were deleted or
+        inserted meanwhile shift the pages, and these tell by how much.
+    """
 
     type: Literal["offset"] = "offset"
     param: str = "offset"
     start: int = 0
+    overlap: int = Field(default=0, ge=0, le=1_000)
 
 
 class CursorPaging(_Sized):

@@ -12,7 +12,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
@@ -94,11 +94,15 @@ def record(
     connect_shared: as in ReadContext, for a source whose tokens are kept in the warehouse.
 
     Raises:
-        ConfigError: the kind does not read over HTTP.
+        ConfigError: the kind does not read over HTTP, or its format cannot be masked.
         HeadwaterError: a read failed; nothing is written.
     """
     reads: list[Read] = []
     state: StreamState | None = StreamState()
+    form = getattr(stream, "format", "json")
+    if form in ("csv", "xml") and any(column.pii != "none" for column in stream.columns.values()):
+        what = f"personal columns of {form} cannot be masked"
+        raise ConfigError(f"{source.source}.{stream.name}", what, "Leave this stream out of the recording.")
     shy = (name for name, column in stream.columns.items() if column.pii != "none" or column.rule != "keep")
     masks = _Masks(frozenset(shy))
     with kind(source.connector.kind).open(source) as connector:
@@ -312,6 +316,8 @@ class _Recorder(httpx.BaseTransport):
         try:
             return _text(self._masks.json(body))
         except msgspec.DecodeError:
+            with suppress(msgspec.DecodeError):
+                return _text(b"\n".join(self._masks.json(line) for line in body.splitlines() if line.strip()))
             # what is no JSON has no columns to mask by
             return "masked: no JSON"
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from connectors.errors import SourceError
+from connectors.sync import SyncRequest, sync
+from platform_assets.warehouse import Warehouse
 from tests.http.reading import context, ids, read, source
 from tests.http.serving import Exchange, records, serving
 
@@ -158,3 +160,52 @@ def test_a_page_limit_ends_the_read_without_asking_for_more() -> None:
         spec = source(server.url, {"pagination": {"type": "cursor", "param": "after", "path": "meta.next"}})
         assert ids(read(spec, within=context(page_limit=2))) == list(range(20))
         assert len(server.seen) == 2
+
+
+def shifting(change: Callable[[list[dict[str, object]]], None]) -> Callable[[Exchange], None]:
+    """Ten records by offset, four a page; `change` happens to them after the first page."""
+    rows = records(0, 10)
+
+    def answer(exchange: Exchange) -> None:
+        first = int(exchange.query["offset"])
+        exchange.json({"data": rows[first : first + 4], "total": 10})
+        if exchange.number == 1:
+            change(rows)
+
+    return answer
+
+
+MOVES: dict[str, tuple[Callable[[list[dict[str, object]]], None], list[int]]] = {
+    "nothing": (lambda rows: None, list(range(10))),
+    "a row before the page goes": (lambda rows: rows.__delitem__(0), list(range(10))),
+    "the last row of the page goes": (lambda rows: rows.__delitem__(3), list(range(10))),
+    "a row comes before the page": (lambda rows: rows.insert(0, {"id": 99}), list(range(10))),
+    "a row of the page changes": (lambda rows: rows[3].update(at="2025-01-01T00:00:00Z"), list(range(10))),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_pages_that_overlap_lose_and_double_nothing_while_rows_move(move: str) -> None:
+    change, expected = MOVES[move]
+    paging = {"type": "offset", "overlap": 2}
+    with serving(shifting(change)) as server:
+        stream = {"records": "data", "pagination": paging, "primary_key": "id"}
+        assert ids(read(source(server.url, stream))) == expected
+
+
+def test_rows_that_move_by_more_than_the_overlap_end_the_sync() -> None:
+    paging = {"type": "offset", "overlap": 2}
+    with (
+        serving(shifting(lambda rows: rows.__delitem__(slice(0, 4)))) as server,
+        pytest.raises(SourceError, match="none of the last 2 records came again .*; rows moved while they were paged"),
+    ):
+        read(source(server.url, {"records": "data", "pagination": paging, "primary_key": "id"}))
+
+
+def test_without_overlap_a_row_that_was_missed_shows_in_the_sources_own_count(warehouse: Warehouse) -> None:
+    stream = {"records": "data", "total": "total", "pagination": {"type": "offset"}, "primary_key": "id"}
+    with serving(shifting(lambda rows: rows.__delitem__(0))) as server:
+        spec = source(server.url, {**stream, "write": "merge"})
+        done = sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn)
+    assert (done.status, done.rows.loaded) == ("succeeded_with_warnings", 9)
+    assert "the source says 10 rows, 9 were read" in done.message

@@ -1,5 +1,6 @@
 """Traffic is recorded without secrets and personal values, and replayed without network; what is new is all it asks."""
 
+import json
 import socket
 from collections.abc import Mapping
 from datetime import date
@@ -10,7 +11,7 @@ import pytest
 
 from connectors.contract import StreamState
 from connectors.errors import ConfigError
-from connectors.specs import SourceSpec
+from connectors.specs import SourceSpec, parse_source
 from connectors.testing.recording import NotRecordedError, assert_replays, record, replaying
 from demo.release import Release
 from demo.stack import DemoStack
@@ -103,6 +104,39 @@ def test_a_recording_is_replayed_without_network_secret_or_wait(
     assert {row["boss"] for row in rows} == {rows[0]["email"]}
     assert {(type(row["phone"]), type(row["born"]), type(row["address"])) for row in rows} == {(int, str, dict)}
     date.fromisoformat(rows[0]["born"])
+    assert_replays(spec, tmp_path)
+
+
+def test_streams_of_other_formats_and_below_others_are_recorded_and_replayed(tmp_path: Path) -> None:
+    """Personal values of JSON lines are masked, also where they become a part of a path."""
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.path == "/people":
+            exchange.send(
+                b"".join(json.dumps({"email": row["email"], "id": row["id"]}).encode() + b"\n" for row in PEOPLE)
+            )
+        elif exchange.path == "/table":
+            exchange.send(b"id,note\n1,a\n2,b\n")
+        else:
+            exchange.json([{"number": number} for number in range(2)])
+
+    with serving(answer) as server:
+        spec = source(server.url, {"path": "/people", "format": "jsonl", "columns": {"email": {"pii": "personal"}}})
+        below = {"name": "notes", "path": "/people/{parent.email}/notes", "parent": {"stream": "things"}}
+        table = {"name": "table", "path": "/table", "format": "csv"}
+        things = spec.streams[0].model_dump(exclude_unset=True)
+        connector = spec.connector.model_dump(exclude_unset=True)
+        whole = {"source": "crm", "owner": "team:data", "connector": connector, "streams": [things, below, table]}
+        spec = parse_source(whole, "defs.yaml")
+        for stream in spec.streams:
+            record(spec, stream, tmp_path)
+        personal = {**table, "columns": {"note": {"pii": "personal"}}}
+        refused = parse_source({**whole, "streams": [personal]}, "defs.yaml")
+        with pytest.raises(ConfigError, match="personal columns of csv cannot be masked"):
+            record(refused, refused.streams[0], tmp_path / "refused")
+    for path in tmp_path.glob("*.jsonl"):
+        if path.stem != "notes":
+            assert "example.com" not in path.read_text("utf-8")
     assert_replays(spec, tmp_path)
 
 

@@ -22,7 +22,7 @@ write = sys.stdout.write
 rest = ('"name": "user", "address": {{"street": "Main 1", "city": "Oslo", "geo": {{"lat": 1.5, "lng": 2.25}}}}, '
         '"tags": ["a", "b", "c"], "company": {{"name": "C", "words": ["x y z", "long words of a company"]}}, '
         '"created_at": "2024-01-01T00:00:00Z"')
-write('{{"type": "SCHEMA", "stream": "users", "schema": {{}}, "key_properties": ["id"]}}\\n')
+write('{{"type": "SCHEMA", "stream": "users", "schema": {{"properties": {{}}}}, "key_properties": ["id"]}}\\n')
 state = '{{"at": %d}}' if config["shared"] else '{{"bookmarks": {{"users": {{"at": %d}}}}}}'
 for n in range(1, config["records"] + 1):
     write('{{"type": "RECORD", "stream": "users", "record": {{"id": %d, %s}}}}\\n' % (n, rest))

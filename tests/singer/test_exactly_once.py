@@ -32,7 +32,7 @@ def is_whole(shop: Tap) -> None:
     assert loaded == [(ROWS["orders"],)]
 
 
-QUICK = {("append", False, "kill"), ("append", True, "loader"), ("merge", True, "fail:OSError: no")}
+QUICK = {("append", False, "kill"), ("append", True, "loader")}
 CASES = [
     pytest.param(write, is_shared, act, marks=() if (write, is_shared, act) in QUICK else pytest.mark.slow)
     for write in WRITES

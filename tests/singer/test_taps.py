@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from connectors.contract import JsonRecords, ReadContext, StreamState
 from connectors.errors import ConfigError
+from connectors.registry import kind
 from tests.singer.conftest import MakeTap
+from tests.singer.test_bad_taps import eventually_gone
 from tests.support.tapping import record, result, schema, state
 
 
@@ -160,6 +163,22 @@ def test_discovery_tells_streams_columns_and_keys(tap: MakeTap) -> None:
     assert found.name == "orders"
     assert [(column.name, column.type) for column in found.columns] == [("n", "bigint"), ("v", "text")]
     assert found.primary_key == ("n",)
+
+
+def test_a_preview_shows_the_first_records_and_ends_the_tap(tap: MakeTap, tmp_path: Path) -> None:
+    shop = tap(orders={})
+    spec = shop.spec({"tables": {"orders": 10_000_000}})
+    context = ReadContext(window=None, folder=tmp_path, page_limit=1)
+
+    with kind("singer").open(spec) as connector:
+        (page,) = [
+            message
+            for message in connector.read(spec.streams[0], StreamState(), context)
+            if isinstance(message, JsonRecords)
+        ]
+
+    assert page.body.count(b"\n") == 99
+    eventually_gone(shop.calls[-1]["pid"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.errors import ConfigError
 from connectors.secrets import REFERENCE, mask, resolve
@@ -102,9 +102,12 @@ def take_staged(
         AuditFailedError: they are more than `max_quarantined.rows`; then a few of them are moved, as examples.
         ContractError: a rule is broken whose drift policy is `freeze`.
     """
-    for rule in rules:
-        is_absent = any(field not in tables.columns for field in rule.fields)
-        violation = rule.when_absent if is_absent else rule.violation
+    violations = [
+        rule.violation if all(field in tables.columns for field in rule.fields) else rule.when_absent for rule in rules
+    ]
+    if not _is_any(connection, tables, violations):
+        return
+    for rule, violation in zip(rules, violations, strict=True):
         broken = count(connection, SQL("select 1 from {} s where {}").format(tables.staged, violation))
         if not broken:
             continue
@@ -123,6 +126,15 @@ def take_staged(
             payload = original(decoded(text), schema.columns)
             rejects.append(Reject(payload, rule.reason, rule.fields[0], place(number)))
         audit.refuse_flood(total)
+
+
+def _is_any(connection: psycopg.Connection[Any], tables: Tables, violations: Sequence[Composable]) -> bool:
+    """One pass for all the rules, which most windows keep."""
+    if not violations:
+        return False
+    one_of = SQL(" or ").join(SQL("({})").format(violation) for violation in violations)
+    probe = SQL("select 1 from {} s where {} limit 1").format(tables.staged, one_of)
+    return connection.execute(probe).fetchone() is not None
 
 
 def with_examples(verdicts: Sequence[Verdict], refused: Sequence[Reject], request: SyncRequest) -> list[Verdict]:

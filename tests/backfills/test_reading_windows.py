@@ -18,6 +18,7 @@ KEY = dg.AssetKey(["shop", "orders"])
 DAYS = {"dagster/asset_partition_range_start": "2023-01-01", "dagster/asset_partition_range_end": "2023-01-03"}
 Run = Callable[..., dg.ExecuteInProcessResult]
 NEWEST_STATE = "select state -> 'cursor' ->> 'value' from ops.stream_state order by version desc limit 1"
+WAITS = "select 1 from pg_locks where locktype = 'advisory' and not granted"
 READ = "select window_start::date from ops.syncs where status like 'succeeded%' order by started_at"
 
 
@@ -146,6 +147,9 @@ def test_a_live_sync_goes_before_the_next_window_and_its_position_is_its_own(pla
             live.start()
             # the second window is under way until the live sync stands in line
             waiting.wait(30)
+        if request == 3:
+            # and the live sync is until the backfill stands in line
+            platform.wait_for(WAITS, 30)
 
     platform.shop.on_page = begin_live
     assert execute(**{"dagster/backfill": "b1"}).success
@@ -161,7 +165,7 @@ def _sync_live(platform: Platform, request: SyncRequest, waiting: threading.Even
     dsn = platform.warehouse.loader_dsn
 
     def told() -> None:
-        platform.wait_for("select 1 from pg_locks where locktype = 'advisory' and not granted", 30)
+        platform.wait_for(WAITS, 30)
         waiting.set()
 
     threading.Thread(target=told).start()
@@ -179,7 +183,7 @@ def test_two_runs_of_history_take_turns(platform: Platform) -> None:
     thread = threading.Thread(target=second)
     with history_turn(dsn, "shop.orders") as session:
         thread.start()
-        platform.wait_for("select 1 from pg_locks where locktype = 'advisory' and not granted", 30)
+        platform.wait_for(WAITS, 30)
         give_way(session, "shop.orders")
         order.append("first")
     thread.join()

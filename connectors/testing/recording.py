@@ -8,16 +8,13 @@ the word `recorded`.
 
 import json
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 import httpx
@@ -30,6 +27,7 @@ from connectors.http.client import HttpClient
 from connectors.registry import kind
 from connectors.specs import SourceSpec, StreamSpec
 from connectors.testing.conformance import references_in, rows_of, state_after
+from connectors.testing.masks import Masks, shy_columns
 
 STAND_IN: Final = "recorded"
 """What stands for every secret, in a recording and while it is replayed."""
@@ -39,9 +37,6 @@ _DROPPED: Final = frozenset(
     | {"www-authenticate", "keep-alive"}
 )
 _LONGEST_BYTES: Final = 100_000_000
-_DATE = re.compile(r"^\d{4}-\d\d-\d\d")
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class NotRecordedError(AssertionError):
@@ -100,11 +95,11 @@ def record(
     reads: list[Read] = []
     state: StreamState | None = StreamState()
     form = getattr(stream, "format", "json")
-    if form in ("csv", "xml") and any(column.pii != "none" for column in stream.columns.values()):
+    personal = shy_columns(source, stream)
+    if form in ("csv", "xml") and personal:
         what = f"personal columns of {form} cannot be masked"
         raise ConfigError(f"{source.source}.{stream.name}", what, "Leave this stream out of the recording.")
-    shy = (name for name, column in stream.columns.items() if column.pii != "none" or column.rule != "keep")
-    masks = _Masks(frozenset(shy))
+    masks = Masks(personal)
     with kind(source.connector.kind).open(source) as connector:
         client = _client(connector, source)
         base_url = client.base_url
@@ -230,61 +225,12 @@ def _load(path: Path) -> tuple[list[Read], _Head]:
     return reads, head
 
 
-class _Masks:
-    """Replaces values of personal columns; the same value by the same, within one recording."""
-
-    def __init__(self, columns: frozenset[str]) -> None:
-        self.columns = columns
-        # kept nowhere, so nobody can find a value by trying
-        self._key = secrets.token_bytes(32)
-        self._texts: dict[str, str] = {}
-
-    def json(self, body: bytes) -> bytes:
-        """Raises msgspec.DecodeError."""
-        return _ENCODER.encode(self._walk(_DECODER.decode(body))) if self.columns else body
-
-    def text(self, text: str) -> str:
-        """The text with every personal value that was seen replaced, also where it is quoted for an address."""
-        for original in sorted(self._texts, key=len, reverse=True):
-            for form in {original, quote(original, safe=""), quote_plus(original)}:
-                text = text.replace(form, self._texts[original])
-        return text
-
-    def _walk(self, value: Any, *, is_personal: bool = False) -> Any:
-        match value:
-            case dict():
-                items = cast("dict[str, Any]", value).items()
-                return {name: self._walk(item, is_personal=is_personal or name in self.columns) for name, item in items}
-            case list():
-                return [self._walk(item, is_personal=is_personal) for item in cast("list[Any]", value)]
-            case _:
-                return self._masked(value) if is_personal else value
-
-    def _masked(self, value: Any) -> Any:
-        digest = blake2b(str(value).encode(), key=self._key, digest_size=8).digest()
-        match value:
-            case None:
-                return None
-            case bool():
-                return False
-            case int() | float() | Decimal():
-                return int.from_bytes(digest[:4], "big")
-            case _ if _DATE.match(str(value)):
-                masked = f"{1970 + digest[0] % 30}-01-{1 + digest[1] % 28:02d}{str(value)[10:]}"
-            case _:
-                masked = f"masked-{digest.hex()}"
-        if len(str(value)) >= 4:
-            # it may come back in a link or as a parameter
-            self._texts[str(value)] = masked
-        return masked
-
-
 class _Recorder(httpx.BaseTransport):
     def __init__(
         self,
         inner: httpx.BaseTransport,
         client: HttpClient,
-        masks: _Masks,
+        masks: Masks,
         reads: Sequence[Read],
         values: frozenset[str],
     ) -> None:

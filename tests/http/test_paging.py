@@ -197,7 +197,7 @@ def test_rows_that_move_by_more_than_the_overlap_end_the_sync() -> None:
     paging = {"type": "offset", "overlap": 2}
     with (
         serving(shifting(lambda rows: rows.__delitem__(slice(0, 4)))) as server,
-        pytest.raises(SourceError, match="none of the last 2 records came again .*; rows moved while they were paged"),
+        pytest.raises(SourceError, match=r"none of the last 2 records came again .*; rows moved while they were paged"),
     ):
         read(source(server.url, {"records": "data", "pagination": paging, "primary_key": "id"}))
 

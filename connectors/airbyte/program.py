@@ -134,27 +134,39 @@ class AirbyteDialect:
         self.secrets: Sequence[str] = program.secrets
         self._program = program
         self._reading = Reading(program.where, {}, frozenset())
-        self._types: list[messages.Types] = []
+        self._first: list[messages.Message] = []
+        self._has_spoken = False
 
     def source_name(self, stream: StreamSpec) -> str:
         found = cast("AirbyteStreamSpec", stream)
         return f"{found.namespace}.{found.stream_name}" if found.namespace is not None else found.stream_name
 
     def prepare(self, joined: Sequence[Joined], common: Common, place: Workplace) -> "Command":
-        """Raises ConfigError: a stream is not in the catalog, or cannot be read as it is asked for."""
+        """A stream that is not in the catalog, or cannot be read as it is asked for, fails alone.
+
+        Raises:
+            ConfigError: that is so for all of them, or the configuration is refused.
+        """
         program = launcher(self._program.spec, self._program.environment, place)
         files = {"config": self._program.config_file(program, place)}
         streams = self._program.streams(program, files, place)
-        chosen = {
-            one.name: catalog.choose(cast("AirbyteStreamSpec", one.stream), streams, f"{self.where}.{one.stream.name}")
-            for one in joined
-        }
+        chosen: dict[str, catalog.Chosen] = {}
+        for one in joined:
+            try:
+                place_of_it = f"{self.where}.{one.stream.name}"
+                chosen[one.name] = catalog.choose(cast("AirbyteStreamSpec", one.stream), streams, place_of_it)
+            except ConfigError as error:
+                if len(joined) == 1:
+                    raise
+                self._first.append(messages.Failed(error, one.name))
+        if not chosen:
+            raise cast("messages.Failed", self._first[0]).error
         names = {(one.namespace, one.name): name for name, one in chosen.items()}
         # many sources leave the namespace out of their records
         names = {(None, one.name): name for name, one in chosen.items()} | names
         incremental = frozenset(name for name, one in chosen.items() if one.is_incremental)
         self._reading = Reading(self.where, names, incremental)
-        self._types = [messages.Types(name, one.types) for name, one in chosen.items() if one.types]
+        self._first += [messages.Types(name, one.types) for name, one in chosen.items() if one.types]
         configured = {"streams": [one.configured for one in chosen.values()]}
         files["catalog"] = place.file("catalog.json", json.dumps(configured))
         if states := _states(joined, chosen, common.position()):
@@ -162,9 +174,10 @@ class AirbyteDialect:
         return program.command("read", files, f"reading {len(chosen)} streams")
 
     def decode(self, line: bytes) -> messages.Message | Sequence[messages.Message] | None:
+        self._has_spoken = True
         said = self._reading.decode(line)
-        if self._types:
-            first, self._types = self._types, []
+        if self._first:
+            first, self._first = self._first, []
             return [*first, *(said if isinstance(said, Sequence) else [said] if said is not None else [])]
         return said
 
@@ -172,6 +185,8 @@ class AirbyteDialect:
         """Exit code 0 is no success when the source gave a stream up."""
         if error := failures.of_ending(self.where, ending, list(self._reading.told)):
             return error
+        if not self._has_spoken:
+            return SourceError(self.where, f"said nothing while {ending.doing}", "Is it an Airbyte source?")
         if given_up := sorted(set(self._reading.incomplete) - self._reading.complete):
             told = f"; it said: {self._reading.told[-1][:300]}" if self._reading.told else ""
             return SourceError(
@@ -196,7 +211,7 @@ def _states(joined: Sequence[Joined], chosen: Mapping[str, catalog.Chosen], shar
             },
         }
         for member in joined
-        if (one := chosen[member.name]).is_incremental and member.position.get("stream_state")
+        if (one := chosen.get(member.name)) and one.is_incremental and member.position.get("stream_state")
     ]
 
 

@@ -151,6 +151,21 @@ def test_the_streams_of_a_run_are_those_of_the_configured_catalog(tmp_path: Path
     assert any("RATE_LIMITED" in line for line in log)
 
 
+def test_a_stream_that_the_source_does_not_offer_fails_alone(tmp_path: Path, dsn: str, name: str) -> None:
+    said = [record("things", 1), state("things", {"at": 1}), status("things", "COMPLETE")]
+    source = scripted(tmp_path, catalog=CATALOG, reads=[said])
+    outcomes = sync(source.spec({"name": "things"}, {"name": "thing"}, source=name), dsn)
+    assert isinstance(outcomes["thing"], ConfigError)
+    assert "Did you mean 'things'" in str(outcomes["thing"])
+    assert isinstance(outcomes["things"], SyncResult)
+    assert ids(dsn, name) == [1]
+
+
+def test_a_program_that_says_nothing_is_no_success(tmp_path: Path, dsn: str, name: str) -> None:
+    source = scripted(tmp_path, catalog=CATALOG, reads=[[]])
+    assert isinstance(sync(source.spec({"name": "things"}, source=name), dsn)["things"], SourceError)
+
+
 def test_a_source_that_cannot_be_installed_explains_itself_in_the_ledger_of_each_stream(
     tmp_path: Path, dsn: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[list[Any], type[HeadwaterError], str]] = {
     "no state": ([{"type": "STATE", "value": 7}], SourceError, "a state that is int"),
     "2 MB state": ([state(orders="x" * 2_000_000)], ContractError, "limit 1,048,576"),
     "wrong type": ([schema("orders", n={"type": "whole"}), record("orders", n=3)], SourceError, "unknown type 'whole'"),
+    "no properties": ([{"type": "SCHEMA", "stream": "orders", "schema": {}}], SourceError, "has no properties"),
     "no schema": (
         [{"type": "SCHEMA", "stream": "orders", "schema": "none"}, record("orders", n=3)],
         SourceError,

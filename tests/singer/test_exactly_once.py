@@ -76,6 +76,22 @@ def test_records_of_one_state_wait_for_a_stream_that_fails_until_it_is_mended(ta
     is_whole(shop)
 
 
+def test_records_that_were_loaded_are_not_loaded_again_when_nobody_tidied_up(tap: MakeTap) -> None:
+    shop = tap(orders={})
+    config = {"tables": {"orders": 50}, "shared": True}
+    result(shop.sync(config)["orders"])
+    # as a loader leaves it that is killed between the publication and the end of its run
+    shop.execute(
+        "insert into ops.pieces (piece, source, stream, body) overriding system value values (%s, %s, 'orders', %s)",
+        shop.position("orders")["piece"],
+        shop.name,
+        b'{"n": 50, "v": "value 50"}\n',
+    )
+
+    assert result(shop.sync(config)["orders"]).rows.extracted == 0
+    assert shop.query("select count(*) from ops.pieces where source = %s", shop.name) == [(0,)]
+
+
 def test_streams_of_one_state_are_read_together(tap: MakeTap) -> None:
     shop = tap(orders={}, items={})
     shop.sync({"tables": ROWS, "shared": True})

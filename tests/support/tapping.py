@@ -107,6 +107,10 @@ class Tap:
         with psycopg.connect(self.admin_dsn) as session:
             return session.execute(text.encode(), parameters).fetchall()
 
+    def execute(self, text: str, *parameters: Any) -> None:
+        with psycopg.connect(self.admin_dsn) as session:
+            session.execute(text.encode(), parameters)
+
     def position(self, stream: str) -> Any:
         """The connector's part of the stream's newest state; None without one."""
         found = self.query(

@@ -38,7 +38,7 @@ class Arrow:
 
 FOUNDATION = ("errors", "secrets", "contract", "column_spec", "specs", "registry", "texts")
 READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook",
-           "singer": "singer",
+           "singer": "singer", "airbyte": "airbyte",
            "dlt_source": "dlt_source"}  # fmt: skip
 """Each reader package and the one kind that it serves."""
 ARROWS: tuple[Arrow, ...] = (
@@ -62,6 +62,12 @@ ARROWS: tuple[Arrow, ...] = (
         ("connectors.kinds", "connectors.custom", "connectors.sync", "connectors.singer", "connectors.airbyte"),
         "programs of any protocol",
     ),
+    Arrow(
+        "connectors.installing",
+        ("connectors.kinds", "connectors.custom", "connectors.sync", "connectors.process", "connectors.airbyte"),
+        "programs of any kind",
+    ),
+    Arrow("connectors.export", ("connectors.kinds", "connectors.custom"), "an open connector is given to it"),
     Arrow("connectors.kinds", ("connectors.sync", "connectors.custom"), "a kind reads, it never loads"),
     Arrow("connectors.custom", ("connectors.sync",), "a connector reads, it never loads"),
     Arrow("connectors.sync", ("connectors.kinds", "connectors.custom"), "the engine is the same for every kind"),

@@ -10,10 +10,12 @@ from typing import Any
 
 import psycopg
 
-from connectors.contract import Json
+from connectors.contract import Json, JsonRecords
 from connectors.errors import ResourceError
 from connectors.specs import SourceSpec
 from connectors.sync.lease import connect
+from connectors.sync.protect import Protector
+from connectors.sync.registry import ruled_columns
 from connectors.sync.state import MAX_FOREIGN_STATE_BYTES, append_version
 
 SHARED = "_shared"
@@ -33,6 +35,7 @@ class EngineCommon:
         self.folder = folder
         self.log = log
         self._source = source
+        self._declared = [stream.name for stream in source.streams]
         self._dsn = dsn
         self._version = 0
         self._position: Json = {}
@@ -42,9 +45,14 @@ class EngineCommon:
             self._refuse_backlog(connection)
             for stream, version, position in connection.execute(_NEWEST, [source.source]):
                 if stream == SHARED:
-                    self._version, self._position = version, position or {}
+                    self._version, self._position = version, self._of_declared(position or {})
                 else:
                     self._others[stream] = position or {}
+
+    def _of_declared(self, position: Json) -> Json:
+        """Without the streams that were taken out of the source file: nobody can read them any more."""
+        streams = [name for name in position.get("streams", ()) if name in self._declared]
+        return {**position, "streams": streams} if position else position
 
     def _connected(self) -> "psycopg.Connection[Any]":
         return connect(self._dsn, self._source.source, autocommit=True)
@@ -52,8 +60,9 @@ class EngineCommon:
     def _refuse_backlog(self, connection: "psycopg.Connection[Any]") -> None:
         """A stream that fails again and again must not fill the warehouse with what it never loads."""
         worst = connection.execute(
-            "select stream, sum(length(body)) from ops.pieces where source = %s group by 1 order by 2 desc limit 1",
-            [self._source.source],
+            "select stream, sum(length(body)) from ops.pieces where source = %s and stream = any (%s) "
+            "group by 1 order by 2 desc limit 1",
+            [self._source.source, self._declared],
         ).fetchone()
         if worst is not None and worst[1] > MAX_BACKLOG_BYTES:
             raise ResourceError(
@@ -71,6 +80,7 @@ class EngineCommon:
     def commit(self, segments: Mapping[str, Iterable[bytes]], position: Json) -> int:
         source = self._source.source
         with self._connected() as connection, connection.transaction():
+            protectors = {stream: self._protecting(connection, stream) for stream in segments}
             with (
                 connection.cursor() as cursor,
                 cursor.copy("copy ops.pieces (source, stream, body) from stdin (format binary)") as copy,
@@ -78,7 +88,7 @@ class EngineCommon:
                 copy.set_types(["text", "text", "bytea"])
                 for stream, pieces in segments.items():
                     for piece in pieces:
-                        copy.write_row((source, stream, piece))
+                        copy.write_row((source, stream, protectors[stream](piece)))
             if position != self._position or not self._version:
                 self._version = append_version(
                     connection, source, SHARED, self._version, {"connector": dict(position)},
@@ -87,6 +97,16 @@ class EngineCommon:
             row = connection.execute("select max(piece) from ops.pieces where source = %s", [source]).fetchone()
         self._position = position
         return row[0] or 0 if row else 0
+
+    def _protecting(self, connection: "psycopg.Connection[Any]", stream: str) -> Callable[[bytes], bytes]:
+        """What applies the stream's column rules to records that are kept here in between."""
+        spec = self._source.stream(stream)
+        columns = ruled_columns(connection, self._source.source, spec)
+        where = f"{self._source.source}.{stream}"
+        protector = Protector(columns, where, spec.null_values, is_sealing=True)
+        if not protector:
+            return lambda piece: piece
+        return lambda piece: protector.json(JsonRecords(piece, "")).body + b"\n"
 
     def commit_afterwards(self, position: Json) -> None:
         self._afterwards = position

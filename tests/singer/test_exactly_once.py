@@ -100,6 +100,8 @@ def test_streams_of_one_state_are_read_together(tap: MakeTap) -> None:
 
     assert isinstance(outcome, TransientError | ConfigError)
     assert "items share one position" in str(outcome)
+    shop.streams = {"orders": {}}
+    result(shop.sync({"tables": ROWS, "shared": True})["orders"])  # items was taken out of the source file
 
 
 def test_what_an_unsorted_stream_has_seen_is_no_position(tap: MakeTap) -> None:

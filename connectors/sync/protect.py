@@ -25,6 +25,7 @@ from connectors.sync.splitting import pieces
 from connectors.sync.values import Cleaning, Unreadable, is_clean_text
 
 Protect = Callable[[str], str]
+_SEAL = "headwater-hash:"
 _HASHED = re.compile(r"[0-9a-f]{64}")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = json.JSONDecoder(parse_float=len, parse_int=len)
@@ -37,6 +38,8 @@ class Protector:
     """The rules of one stream. A name counts as the column also with the NUL characters that PostgreSQL cannot store.
 
     is_replay: records come from quarantine, where values are hashed already; 64 hexadecimal digits stay as they are.
+    is_sealing: records are kept to be read again through another Protector. A hash is sealed with its key, so that
+        it is known for one then, and a line that is no record is withheld.
 
     Raises:
         ConfigError: the key of a hash is not set.
@@ -49,13 +52,17 @@ class Protector:
         null_values: Iterable[str] = (),
         *,
         is_replay: bool = False,
+        is_sealing: bool = False,
     ) -> None:
         self._nulls = frozenset(null_values)
-        self._rules: dict[str, Protect | None] = {
-            name: None if column.rule == "block" else _rule(column, f"{where}: columns.{name}.key", is_replay=is_replay)
-            for name, column in columns.items()
-            if column.rule != "keep"
-        }
+        self._is_sealing = is_sealing
+        self._rules: dict[str, Protect | None] = {}
+        for name, column in columns.items():
+            if column.rule == "block":
+                self._rules[name] = None
+            elif column.rule != "keep":
+                place = f"{where}: columns.{name}.key"
+                self._rules[name] = _rule(column, place, is_replay=is_replay, is_sealing=is_sealing)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -102,14 +109,15 @@ class Protector:
                 return reject
         except (ValueError, RecursionError):
             pass
-        size = len(reject.payload)
-        return replace(reject, payload=f"{MASK} ({size:,} characters, withheld: the stream has protected columns)")
+        return replace(reject, payload=_withheld(len(reject.payload)))
 
     def _name(self, name: str) -> str:
         return name if is_clean_text(name) else Cleaning().text(name)
 
     def _record(self, raw: bytes) -> bytes:
         fields = _fields_of(raw)
+        if fields is None and self._is_sealing:
+            return json.dumps(_withheld(len(raw))).encode()
         if fields is None or not self.touches(fields):
             return raw
         kept: list[bytes] = []
@@ -141,6 +149,10 @@ class Protector:
             text = None if value is None else _text(value)
             found.append(None if text is None or text in self._nulls else rule(text))
         return pa.array(found, pa.string())
+
+
+def _withheld(size: int) -> str:
+    return f"{MASK} ({size:,} characters, withheld: the stream has protected columns)"
 
 
 def _fields_of(raw: bytes) -> Mapping[str, bytes] | None:
@@ -207,11 +219,11 @@ def _sorted_json(value: Any) -> str:
     return json.dumps(value, default=str, sort_keys=True, separators=(",", ":"))
 
 
-def _rule(column: ColumnSpec, where: str, *, is_replay: bool) -> Protect:
+def _rule(column: ColumnSpec, where: str, *, is_replay: bool, is_sealing: bool) -> Protect:
     match column.rule:
         case "hash":
             key = resolve(column.key or "", where).encode()
-            return partial(_hash, key, is_replay=is_replay)
+            return partial(_sealed, key) if is_sealing else partial(_hash, key, is_replay=is_replay)
         case "truncate":
             return lambda text: text[: column.length]
         case _:
@@ -219,9 +231,23 @@ def _rule(column: ColumnSpec, where: str, *, is_replay: bool) -> Protect:
             return lambda text: _masked(text, column.keep_last or 0, pattern)
 
 
+def _sealed(key: bytes, text: str) -> str:
+    """The hash with a proof that whoever made it knew the key: no value of a source looks like it."""
+    digest = _hash(key, text, is_replay=False)
+    return f"{_SEAL}{digest}:{_proof(key, digest)}"
+
+
+def _proof(key: bytes, digest: str) -> str:
+    return hmac.digest(key, f"{_SEAL}{digest}".encode(), "sha256").hex()
+
+
 def _hash(key: bytes, text: str, *, is_replay: bool) -> str:
     if is_replay and _HASHED.fullmatch(text):
         return text
+    if text.startswith(_SEAL):
+        digest, _, proof = text.removeprefix(_SEAL).partition(":")
+        if hmac.compare_digest(proof.encode("utf-8", "replace"), _proof(key, digest).encode()):
+            return digest
     return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 

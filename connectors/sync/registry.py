@@ -60,14 +60,17 @@ def newest(connection: psycopg.Connection[Any], source: str, stream: str) -> Sch
 
 def under_rules(connection: psycopg.Connection[Any], request: SyncRequest) -> SyncRequest:
     """The request with the columns blocked that an operator has blocked, whatever the source file says."""
+    columns = ruled_columns(connection, request.source.source, request.stream)
+    return replace(request, stream=request.stream.model_copy(update={"columns": columns}))
+
+
+def ruled_columns(connection: psycopg.Connection[Any], source: str, stream: StreamSpec) -> Mapping[str, ColumnSpec]:
+    """The stream's declared columns, with those blocked that an operator has blocked."""
     rows = connection.execute(
         "select column_name from ops.column_rules where source = %s and stream = %s and lifted_at is null",
-        [request.source.source, request.stream.name],
+        [source, stream.name],
     ).fetchall()
-    if not rows:
-        return request
-    blocked = {name: ColumnSpec(rule="block") for (name,) in rows}
-    return replace(request, stream=request.stream.model_copy(update={"columns": {**request.stream.columns, **blocked}}))
+    return {**stream.columns, **{name: ColumnSpec(rule="block") for (name,) in rows}}
 
 
 def refuse_other_key(last: SchemaVersion | None, request: SyncRequest) -> None:

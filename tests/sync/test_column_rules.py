@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contract import Message, Rejected
+from connectors.contract import JsonRecords, Message, Rejected
 from connectors.errors import ConfigError, ContractError
 from connectors.specs import ColumnSpec, SourceSpec
 from connectors.sync import Progress, SyncRequest, replay
+from connectors.sync.common import EngineCommon
 from connectors.sync.lifecycle import run
 from connectors.sync.protect import Protector
 from tests.support.faults import Lab, copy_file, frame, lines
@@ -137,6 +138,29 @@ def test_a_replayed_record_keeps_its_hash(lab: Lab) -> None:
     with psycopg.connect(lab.dsn) as connection:
         found = connection.execute("select id, ssn from raw_unit.replayed order by id").fetchall()
     assert found == [(1, hashed("078-05-1120")), (2, hashed("5"))]
+
+
+def test_records_that_wait_for_their_stream_are_protected_already_and_hashed_once(lab: Lab, tmp_path: Path) -> None:
+    spec = stream("hash", name="waiting")
+    common = EngineCommon(spec, lab.dsn, tmp_path, print)
+    common.commit({"waiting": [b'{"id": 1, "ssn": "078-05-1120"}\n{"id": 2, "ssn": "078-05-1120", \n']}, {"data": {}})
+    ((_, body),) = list(common.backlog("waiting", 0))
+    assert b"078-05" not in body
+
+    run(SyncRequest(spec, spec.streams[0]), lab.dsn, Progress(), Scripted([JsonRecords(body, "piece 1")]))
+
+    with psycopg.connect(lab.dsn) as connection:
+        found = connection.execute("select id, ssn from raw_unit.waiting").fetchall()
+        held = connection.execute("select payload from ops.quarantine where stream = 'waiting'").fetchall()
+    assert found == [(1, hashed("078-05-1120"))]
+    assert len(held) == 1
+
+
+def test_a_forged_seal_is_hashed_like_any_text() -> None:
+    forged = f"headwater-hash:{'0' * 64}:{'0' * 64}"
+    protect = Protector({"v": ColumnSpec(**RULES["hash"])}, "unit.things")
+
+    assert protect.frame(frame(v=[forged])).table.to_pylist() == [{"v": hashed(forged)}]
 
 
 def test_a_column_that_is_in_the_table_as_a_number_cannot_be_hashed_into_it(lab: Lab) -> None:

@@ -143,12 +143,9 @@ def _connector(document: Document, top: Mapping[str, Any], name: str, origin: st
     variables = document.mapping(servers[0].get("variables")) if servers else {}
     for key, said in variables.items():
         url = url.replace(f"{{{key}}}", str(document.mapping(said).get("default", "")))
-    if origin.startswith(("http://", "https://")):
-        url = urljoin(origin, url or "/")
-    parts = urlsplit(url) if url.isprintable() and "{" not in url else urlsplit("")
-    is_usable = parts.scheme in ("http", "https") and parts.netloc and "@" not in parts.netloc and not parts.query
-    if is_usable:
-        yield f"base_url: {value(url.rstrip('/'))}"
+    address = _address(url, origin)
+    if address is not None:
+        yield f"base_url: {value(address.rstrip('/'))}"
     else:
         yield f"base_url: env:{name.upper()}_URL  # guess: the description names no usable address"
     schemes = document.mapping(document.mapping(top.get("components")).get("securitySchemes"))
@@ -160,6 +157,19 @@ def _connector(document: Document, top: Mapping[str, Any], name: str, origin: st
             return
     if schemes:
         yield f"# no auth: none of its schemes is known here ({_line(', '.join(schemes))})"
+
+
+def _address(url: str, origin: str) -> str | None:
+    """The server's address; None when no source can have it."""
+    try:
+        if origin.startswith(("http://", "https://")):
+            url = urljoin(origin, url or "/")
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    is_usable = parts.scheme in ("http", "https") and parts.netloc and "@" not in parts.netloc
+    is_plain = re.fullmatch(r"[!-~]+", url) and not {"{", "?", "#"} & set(url)
+    return url if is_usable and is_plain else None
 
 
 def _listings(document: Document, top: Mapping[str, Any], left_out: list[str]) -> Iterator[Listing]:

@@ -170,7 +170,10 @@ def spelt(form: str, rows: list[dict[str, object]]) -> tuple[dict[str, Any], byt
             return XML, b"<feed>" + entries + b"</feed>"
 
 
-FORMS = ("json", "json with line ends", "nested json", "json that msgspec refuses", "jsonl", "csv", "xml")
+FORMS = (
+    "nested json", "json that msgspec refuses", "csv",
+    *(pytest.param(form, marks=pytest.mark.slow) for form in ("json", "json with line ends", "jsonl", "xml")),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -185,7 +188,9 @@ def test_a_large_answer_is_read_piece_by_piece(form: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", ["json", "nested json", "jsonl", "xml"])
+@pytest.mark.parametrize(
+    "form", ["nested json", "xml", *(pytest.param(form, marks=pytest.mark.slow) for form in ("json", "jsonl"))]
+)
 def test_a_large_answer_that_ends_early_is_never_taken_for_a_whole_one(form: str, tmp_path: Path) -> None:
     stream, body = spelt(form, big(SIZE))
     layout = Layout(stream.get("format", "json"), stream.get("records"), ",", 1 << 24)

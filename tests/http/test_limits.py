@@ -64,7 +64,7 @@ def test_no_window_is_ever_exceeded(quota: Quota, steps: list[tuple[float, float
 
 
 @given(quotas, moves, st.lists(st.sampled_from([0.0, 0.0, 0.1, 45.0, 7_200.0]), max_size=120))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_window_is_exceeded_when_the_pools_clock_is_turned_back(
     quota: Quota, steps: list[tuple[float, float | None]], turned_back: list[float]
 ) -> None:
@@ -72,7 +72,7 @@ def test_no_window_is_exceeded_when_the_pools_clock_is_turned_back(
 
 
 @given(fixed_quotas, moves)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_fixed_window_is_ever_exceeded(quota: Quota, steps: list[tuple[float, float | None]]) -> None:
     counted = Counter(quota.window(at) for at in sent(quota, steps))
     assert max(counted.values(), default=0) <= quota.requests
@@ -94,7 +94,7 @@ deeds = st.lists(
 
 
 @given(st.integers(1, 4), deeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_more_requests_are_under_way_than_allowed_though_processes_are_killed(
     most: int, steps: list[tuple[int, str, float, float]]
 ) -> None:

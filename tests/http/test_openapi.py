@@ -195,7 +195,7 @@ ODD: dict[str, dict[str, Any]] = {
         "            application/json: {schema: {type: array, items: {$ref: 'other.yaml#/Thing'}}}\n"
     ),
     "names that YAML would take for something else": list_of(
-        array({"properties": {"id": {}}}), info={"title": "yes: # [no]\u2028\x07 {x}"}, servers=[{"url": "https://x/%7B?a=b#c"}]
+        array({"properties": {"id": {}}}), info={"title": "yes: # [no]\u2028\x07 {x}"}, servers=[{"url": "https://[x/%7B?a=b#c"}]
     ),
     "lists where mappings should be": {
         "openapi": 3.0, "info": [], "components": [], "servers": "x",
@@ -219,7 +219,7 @@ json_values = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_stands_in_a_description_the_draft_loads(data: st.DataObject) -> None:
     """One node of a good description is replaced by anything at all."""
     document = json.loads(json.dumps(SHOP))

@@ -4,7 +4,6 @@ Read of it: extractors with `inherit_from`, their lock files, the config, select
 schedules, and what `meltano state get` prints. Loaders, mappers and utilities have no counterpart.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from connectors.errors import ConfigError
-from connectors.singer import state as singer_state
+from connectors.singer import state as states_of
 from connectors.singer.catalog import Catalog
+from connectors.singer.meltano_files import (
+    environment,
+    listed,
+    lock_of,
+    merged_plugin,
+    over,
+    read_text,
+    read_yaml,
+    singer_state,
+)
 from connectors.specs import NAME, did_you_mean
 
 Json = Mapping[str, Any]
@@ -60,32 +69,19 @@ def read_project(path: Path, inputs: Inputs) -> tuple[Imported, ...]:
     Raises:
         ConfigError: the file is no Meltano project, or the environment, a catalog or a state is not there.
     """
-    project = _yaml(path)
-    plugins = _listed(project, "plugins", "extractors", where=str(path))
+    project = read_yaml(path)
+    plugins = listed(project, "plugins", "extractors", where=str(path))
     for other in (found for pattern in project.get("include_paths", ()) for found in sorted(path.parent.glob(pattern))):
         if other != path:
-            plugins += _listed(_yaml(other), "plugins", "extractors", where=str(other))
+            plugins += listed(read_yaml(other), "plugins", "extractors", where=str(other))
     if not plugins:
         raise ConfigError(str(path), "declares no extractors", "Is this the meltano.yml of the project?")
     names = [str(plugin["name"]) for plugin in plugins]
     for name in (*inputs.catalogs, *inputs.states):
         if name not in names:
             raise ConfigError(str(path), f"no extractor {name!r}", did_you_mean(name, names))
-    overrides = _environment(project, inputs.environment, path)
+    overrides = environment(project, inputs.environment, path)
     return tuple(_Extractor(project, path, plugins, overrides, inputs, name).imported() for name in names)
-
-
-def _environment(project: Json, wanted: str | None, path: Path) -> list[dict[str, Any]]:
-    """The extractors of the chosen environment, by default of the project's own default one."""
-    name = wanted or project.get("default_environment")
-    environments = {str(item["name"]): item for item in project.get("environments") or ()}
-    if name is None:
-        return []
-    if name not in environments:
-        if wanted is None:
-            return []
-        raise ConfigError(str(path), f"no environment {name!r}", did_you_mean(name, list(environments)))
-    return _listed(environments[name], "config", "plugins", "extractors", where=f"{path}: environment {name}")
 
 
 class _Extractor:
@@ -100,7 +96,7 @@ class _Extractor:
         self._inputs = inputs
         self._name = name
         self._notes: list[str] = []
-        self._plugin = _over(_lock(self._folder, plugins, name), _merged(plugins, overrides, name))
+        self._plugin = over(lock_of(self._folder, plugins, name), merged_plugin(plugins, overrides, name))
         self._source = source_name(name)
 
     def imported(self) -> Imported:
@@ -200,7 +196,7 @@ class _Extractor:
             path = self._folder / str(own)
         if path is None:
             return None
-        return Catalog.parse(_text(path), str(path), "the file")
+        return Catalog.parse(read_text(path), str(path), "the file")
 
     def _streams(self, catalog: Catalog | None) -> Iterator[dict[str, Any]]:
         rules = [_rule(str(text)) for text in self._plugin.get("select") or ("*.*",)]
@@ -261,14 +257,14 @@ class _Extractor:
         path = self._inputs.states.get(self._name)
         if path is None:
             return
-        bookmarks, rest = singer_state.split(_singer_state(path))
+        bookmarks, rest = states_of.split(singer_state(path))
         if bookmarks is None:
             shared = {"data": rest, "streams": sorted(streams.values())}
             yield ImportedState(self._source, "_shared", {"connector": shared})
             return
         for name in list(bookmarks):
             if name in streams:
-                position = singer_state.position(name, bookmarks.pop(name))
+                position = states_of.position(name, bookmarks.pop(name))
                 yield ImportedState(self._source, streams[name], {"connector": position})
         if bookmarks:
             rest["bookmarks"] = bookmarks
@@ -294,45 +290,6 @@ def _slug(text: str) -> str:
     return slug
 
 
-def _merged(plugins: list[dict[str, Any]], overrides: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """A plugin over the one that it inherits from, under what the environment says of it."""
-    own = next(plugin for plugin in plugins if plugin["name"] == name)
-    parent = own.get("inherit_from")
-    known = {str(plugin["name"]) for plugin in plugins}
-    base = _merged(plugins, [], str(parent)) if parent and parent != name and parent in known else {}
-    merged = _over(base, own)
-    for override in overrides:
-        if override["name"] == name:
-            merged = _over(merged, override)
-    return merged
-
-
-def _lock(folder: Path, plugins: list[dict[str, Any]], name: str) -> Json:
-    """What Meltano's hub says of the plugin: package, command, settings. Empty without a lock file."""
-    own = next(plugin for plugin in plugins if plugin["name"] == name)
-    base = str(own.get("inherit_from") or name)
-    variant = next((plugin.get("variant") for plugin in (own, *plugins) if plugin["name"] in (name, base)), None)
-    path = folder / "plugins" / "extractors" / f"{base}--{own.get('variant') or variant}.lock"
-    if not path.exists():
-        return {}
-    try:
-        found: Any = json.loads(_text(path))
-    except ValueError as error:
-        raise ConfigError(str(path), f"is no JSON: {error}", "Run `meltano lock --update`, or delete it.") from error
-    return {key: found[key] for key in ("pip_url", "executable", "settings", "capabilities") if key in found}
-
-
-def _over(base: Json, top: Json) -> dict[str, Any]:
-    """Mappings are merged by key, anything else is replaced; `_select` and its like are Meltano's names of extras."""
-    merged = dict(base)
-    for key, value in top.items():
-        name = key.removeprefix("_")
-        before = merged.get(name)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        merged[name] = _over(cast("Json", before), cast("Json", value)) if both else value
-    return merged
-
-
 def _rule(text: str) -> tuple[str, str, bool]:
     """`!stream.column`: the patterns of stream and column, and whether it keeps them. A dot in a name is `\\.`."""
     keeps = not text.startswith("!")
@@ -344,46 +301,3 @@ def _requirements(pip_url: str) -> list[str]:
     """`a==1 b<2 git+https://x`; options of pip and paths are nothing that can be locked."""
     words = pip_url.split()
     return [word for word in words if not word.startswith(("-", ".", "/", "$"))]
-
-
-def _singer_state(path: Path) -> Json:
-    """What `meltano state get` prints, of any version, or a bare Singer state."""
-    try:
-        raw: Any = json.loads(_text(path))
-    except ValueError as error:
-        raise ConfigError(str(path), f"is no JSON: {error}", "Write it with `meltano state get STATE_ID`.") from error
-    for key in ("completed", "singer_state"):
-        if isinstance(raw, Mapping) and isinstance(cast("Json", raw).get(key), Mapping):
-            raw = cast("Json", raw)[key]
-    if not isinstance(raw, Mapping):
-        raise ConfigError(str(path), "is no Singer state", "Write it with `meltano state get STATE_ID`.")
-    return cast("Json", raw)
-
-
-def _yaml(path: Path) -> Json:
-    import yaml  # reading YAML is for those who read files
-
-    try:
-        found: Any = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), f"is no YAML: {str(error).splitlines()[0]}", "Mend the file.") from error
-    if not isinstance(found, Mapping):
-        raise ConfigError(str(path), "is no mapping", "Is this the meltano.yml of the project?")
-    return cast("Json", found)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read: {error}", "Give the path of a text file.") from error
-
-
-def _listed(value: Any, *keys: str, where: str) -> list[dict[str, Any]]:
-    for key in keys:
-        value = cast("Json", value).get(key) if isinstance(value, Mapping) else None
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) and "name" in item for item in value):
-        raise ConfigError(f"{where}: {'.'.join(keys)}", "is no list of named plugins", "See Meltano's own docs.")
-    return [dict(cast("Json", item)) for item in cast("list[Any]", value)]

@@ -27,6 +27,7 @@ def shop(project: Project, env: dict[str, str]) -> dict[str, str]:
     return {**env, "SHOP_URL": "http://127.0.0.1:9", "SHOP_TOKEN": TOKEN}
 
 
+@pytest.mark.slow
 def test_a_backfill_is_asked_for_and_shows_its_plan(
     project: Project, env: dict[str, str], warehouse: Warehouse
 ) -> None:
@@ -97,3 +98,5 @@ def test_a_backfill_is_paused_resumed_prioritized_and_cancelled(
     ]  # fmt: skip
     assert number in backfill("status")
     assert "there is none" in backfill("status", "nothing")
+    for command in ("plan", "run"):
+        assert "nyc_weather.weather: has no partitions" in backfill(command, "nyc_weather.weather")

@@ -20,7 +20,6 @@ _TYPES: Mapping[str, str] = {
     "binary": "bytea",
 }
 _ORDER = ("text", "bigint", "double", "decimal", "bool", "date", "time", "timestamp", "json", "binary")
-_LONG_TYPES = {"timestamp with time zone": "timestamptz", "time without time zone": "time", "timestamp": "timestamptz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,6 @@ def dbt_type(spec: ColumnSpec) -> str:
     if spec.type == "decimal" and spec.precision is not None:
         return f"numeric({spec.precision},{spec.scale or 0})"
     return _TYPES.get(spec.type, spec.type)
-
-
-def short_type(pg_type: str) -> str:
-    """PostgreSQL's long words as dbt's contracts say them; a text's greatest length is left out."""
-    known = _LONG_TYPES.get(pg_type, pg_type)
-    return "text" if known.startswith("character varying") else known.replace(", ", ",")
 
 
 def staging_name(raw_name: str, spec: ColumnSpec) -> str:

@@ -1,6 +1,7 @@
 """What a source says went wrong, as the platform's classes. Its `failure_type` is a hint; its words weigh more."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from connectors.errors import AuthError, ConfigError, HeadwaterError, RateLimited, SourceError, TransientError
 from connectors.process import failures
 from connectors.process.child import Ending
+from connectors.secrets import mask
 
 _MAX_REASON = 400
 _BY_TYPE = {
@@ -29,17 +31,18 @@ class ErrorTrace(msgspec.Struct, frozen=True):
     stream_descriptor: dict[str, Any] | None = None
 
 
-def of_trace(where: str, trace: ErrorTrace) -> HeadwaterError:
+def of_trace(where: str, trace: ErrorTrace, secrets: Sequence[str]) -> HeadwaterError:
     """The error of an error trace; at most six lines, without its stack."""
-    told = " ".join((trace.message or "it gave no reason").split())
-    inner = " ".join((trace.internal_message or "").split())
+    told = mask(" ".join((trace.message or "it gave no reason").split()), secrets)
+    inner = mask(" ".join((trace.internal_message or "").split()), secrets)
     error, hint = by_words(f"{told} {inner}", trace.failure_type)
     reason = told if inner in told else f"{told} ({inner})"
     return error(where, f"the source reports: {reason[:_MAX_REASON]}", hint)
 
 
-def of_status(where: str, message: str) -> HeadwaterError:
+def of_status(where: str, message: str, secrets: Sequence[str]) -> HeadwaterError:
     """The error of a failed connection check."""
+    message = mask(message, secrets)
     error, hint = by_words(message, "config_error")
     return error(where, f"the check failed: {' '.join(message.split())[:_MAX_REASON] or 'it gave no reason'}", hint)
 

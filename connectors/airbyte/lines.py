@@ -10,6 +10,7 @@ import msgspec
 from connectors.airbyte.failures import ErrorTrace, of_trace
 from connectors.errors import SourceError
 from connectors.process import messages
+from connectors.secrets import mask
 
 _DELETED_AT = b'"_ab_cdc_deleted_at"'
 _SHOWN_JUNK = 200
@@ -87,13 +88,21 @@ _LOG, _IS_DELETED = msgspec.json.Decoder(_Log), msgspec.json.Decoder(_Deleted)
 class Reading:
     """The dialect of one read.
 
+    secrets: masked in everything that is not a record.
     names: the session's name of a stream by (namespace, name). incremental: the names that resume from a state.
     told: the last errors that the source logged. incomplete: streams that it gave up.
     """
 
-    def __init__(self, where: str, names: Mapping[tuple[str | None, str], str], incremental: frozenset[str]) -> None:
+    def __init__(
+        self,
+        where: str,
+        secrets: Sequence[str],
+        names: Mapping[tuple[str | None, str], str] | None = None,
+        incremental: frozenset[str] = frozenset(),
+    ) -> None:
         self._where = where
-        self._names = names
+        self._secrets = secrets
+        self._names = names or {}
         self._incremental = incremental
         self._junk = 0
         self.told: deque[str] = deque(maxlen=_KEPT_TOLD)
@@ -156,7 +165,7 @@ class Reading:
             name = None
             if named and isinstance(named.get("name"), str):
                 name = self._names.get((named.get("namespace"), named["name"]), named["name"])
-            return messages.Failed(of_trace(self._where, trace.error), name)
+            return messages.Failed(of_trace(self._where, trace.error, self._secrets), name)
         status = trace.stream_status
         if status is None:
             return None
@@ -175,7 +184,7 @@ class Reading:
     def _log(self, log: _Log) -> messages.Message | None:
         if log.level not in _LEVELS:
             return None
-        first = log.message.strip().splitlines()[0] if log.message.strip() else ""
+        first = mask(log.message.strip().splitlines()[0], self._secrets) if log.message.strip() else ""
         if log.level in ("FATAL", "ERROR"):
             self.told.append(first)
         return messages.Note(f"{log.level}: {first}")
@@ -199,7 +208,8 @@ class Reading:
         if self._junk > _SHOWN_JUNK:
             return None
         more = "; further such lines are not shown" if self._junk == _SHOWN_JUNK else ""
-        return messages.Note(f"no message: {text[:300].decode('utf-8', 'replace')}{more}")
+        shown = mask(text[:300].decode("utf-8", "replace"), self._secrets)
+        return messages.Note(f"no message: {shown}{more}")
 
 
 def _with_deleted(body: bytes) -> bytes:

@@ -59,7 +59,7 @@ class AirbyteProgram:
             answer = self.ask(command, place, lambda line: line.connectionStatus)
         status = str(answer.get("status"))
         if status != "SUCCEEDED":
-            raise failures.of_status(self.where, str(answer.get("message") or ""))
+            raise failures.of_status(self.where, str(answer.get("message") or ""), self.secrets)
         return "the source's own check succeeded"
 
     def discover(self) -> tuple[DiscoveredStream, ...]:
@@ -83,7 +83,7 @@ class AirbyteProgram:
         Raises:
             what the source reports, how it ended, or SourceError when it gave no answer.
         """
-        reading = Reading(self.where, {}, frozenset())
+        reading = Reading(self.where, self.secrets)
         answer: Json | None = None
         error: HeadwaterError | None = None
         with Child(place, command, self.spec.limits) as child:
@@ -133,7 +133,7 @@ class AirbyteDialect:
         self.limits: Limits = program.spec.limits
         self.secrets: Sequence[str] = program.secrets
         self._program = program
-        self._reading = Reading(program.where, {}, frozenset())
+        self._reading = Reading(program.where, program.secrets)
         self._first: list[messages.Message] = []
         self._has_spoken = False
 
@@ -165,7 +165,7 @@ class AirbyteDialect:
         # many sources leave the namespace out of their records
         names = {(None, one.name): name for name, one in chosen.items()} | names
         incremental = frozenset(name for name, one in chosen.items() if one.is_incremental)
-        self._reading = Reading(self.where, names, incremental)
+        self._reading = Reading(self.where, self.secrets, names, incremental)
         self._first += [messages.Types(name, one.types) for name, one in chosen.items() if one.types]
         configured = {"streams": [one.configured for one in chosen.values()]}
         files["catalog"] = place.file("catalog.json", json.dumps(configured))

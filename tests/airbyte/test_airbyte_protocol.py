@@ -206,6 +206,21 @@ def test_an_error_trace_fails_the_read_whatever_the_exit_code(
     assert len(str(caught.value).splitlines()) <= MAX_LINES
 
 
+def test_no_secret_shows_in_what_a_source_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", SECRET)
+    told = {"type": "LOG", "log": {"level": "INFO", "message": f"GET /x?token={SECRET}"}}
+    said = [told, f"printed {SECRET}", trouble(f"403 for /x?token={SECRET}")]
+    source = scripted(tmp_path, reads=[said], check={"status": "FAILED", "message": f"bad {SECRET}"})
+    spec = source.spec(config={"script": str(source.script), "token": "env:TOKEN"})
+    log: list[str] = []
+    with pytest.raises(AuthError) as caught:
+        read(spec, log)
+    with pytest.raises(ConfigError) as refused:
+        _check(spec)
+    assert len(log) == 2
+    assert SECRET not in "\n".join([*log, str(caught.value), str(refused.value)])
+
+
 def test_what_a_source_logged_last_explains_an_exit_code(tmp_path: Path) -> None:
     told = {
         "type": "LOG",

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,20 +38,28 @@ def has_key() -> bool:
 
 
 def new_key() -> str:
-    from cryptography.fernet import Fernet
+    """Raises ConfigError when the library is missing."""
+    return _library().Fernet.generate_key().decode()
 
-    return Fernet.generate_key().decode()
+
+def _library() -> ModuleType:
+    try:
+        from cryptography import fernet
+    except ImportError as error:
+        raise ConfigError(KEY_VARIABLE, "needs cryptography, which is not installed", "Install headwater[jwt].") from (
+            error
+        )
+    return fernet
 
 
 def _cipher() -> "MultiFernet":
-    from cryptography.fernet import Fernet, MultiFernet
-
+    library = _library()
     keys = [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
     hint = "`headwater auth login` makes one; every host needs the same."
     if not keys:
         raise ConfigError(KEY_VARIABLE, "is not set, and tokens are never kept in clear", hint)
     try:
-        return MultiFernet([Fernet(key) for key in keys])
+        return library.MultiFernet([library.Fernet(key) for key in keys])
     except ValueError:
         # the error's own text may quote the key
         raise ConfigError(KEY_VARIABLE, "is no Fernet key", hint) from None

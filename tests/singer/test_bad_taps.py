@@ -10,6 +10,7 @@ import pytest
 
 from connectors.errors import (
     AuthError,
+    Cancelled,
     ConfigError,
     ContractError,
     HeadwaterError,
@@ -150,6 +151,21 @@ def test_a_tap_that_hangs_is_given_up_with_its_whole_group(tap: MakeTap) -> None
     assert "nothing came for 0 s while reading 1 stream" in str(error)
     assert shop.rows("orders") == [(1,), (2,)]
     eventually_gone(shop.calls[-1]["pid"])
+
+
+def test_a_cancelled_run_ends_the_tap_and_the_next_one_has_everything_once(tap: MakeTap) -> None:
+    shop = tap({"catalog": catalog(tap)}, orders={}, items={})
+    shop.cancel_at = "everything is said"
+
+    outcomes = shop.say(*SEALED, record("orders", n=3), "everything is said", {"do": "hang"})
+
+    for outcome in outcomes.values():
+        failed(outcome, Cancelled)
+    eventually_gone(shop.calls[-1]["pid"])
+    shop.cancel_at = ""
+    unread = SEALED[1:3] if shop.position("orders") is None else ()
+    result(shop.say(N, *unread, record("orders", n=3), state(orders={"at": 3}))["orders"])
+    assert shop.rows("orders") == [(1,), (2,), (3,)]
 
 
 def test_limits_of_time_and_memory_end_the_process(tap: MakeTap) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,10 @@ def executable(folder: Path) -> str:
 
 @dataclass(slots=True)
 class Tap:
-    """One source. streams: their settings by name, in order. calls: what the tap was given, one entry a run of it."""
+    """One source. streams: their settings by name, in order. calls: what the tap was given, one entry a run of it.
+
+    cancel_at: a run is cancelled as soon as its log says so.
+    """
 
     dsn: str
     admin_dsn: str
@@ -57,6 +61,7 @@ class Tap:
     connector: Json = field(default_factory=dict[str, Any])
     name: str = field(default_factory=lambda: f"tap_{uuid4().hex[:10]}")
     lines: list[str] = field(default_factory=list[str])
+    cancel_at: str = ""
 
     def spec(self, config: Json) -> SourceSpec:
         streams = [{"name": name, "write": "append", **settings} for name, settings in self.streams.items()]
@@ -75,8 +80,15 @@ class Tap:
         """One run of the tap, for all streams or some."""
         spec = self.spec(config)
         requests = [SyncRequest(spec, stream, "cli") for stream in spec.streams if not only or stream.name in only]
-        progresses = {request.stream.name: Progress(on_log=self.lines.append) for request in requests}
-        return dict(sync_together(requests, self.dsn, progresses, self.lines.append))
+        cancelled = threading.Event()
+
+        def on_log(line: str) -> None:
+            self.lines.append(line)
+            if self.cancel_at and self.cancel_at in line:
+                cancelled.set()
+
+        progresses = {request.stream.name: Progress(on_log=on_log, cancelled=cancelled) for request in requests}
+        return dict(sync_together(requests, self.dsn, progresses, on_log))
 
     def say(self, *messages: Any, **config: Any) -> dict[str, SyncResult | Exception]:
         return self.sync({"say": list(messages), **config})

@@ -10,8 +10,11 @@ from connectors.contract import Attestation, JsonRecords, Message, ReadContext, 
 from connectors.errors import Cancelled, ConfigError, HeadwaterError, SourceError, TransientError
 from connectors.registry import kind
 from connectors.specs import SourceSpec, parse_source
+from connectors.sync import SyncRequest, sync
+from platform_assets.warehouse import Warehouse
 from tests.http.reading import QUICK, context, only
 from tests.http.serving import Exchange, serving
+from tests.support import sql
 
 PARENTS = 12
 CHILD: dict[str, Any] = {
@@ -194,3 +197,21 @@ def test_a_wrong_parent_is_refused(case: str) -> None:
     child, message = WRONG[case]
     with pytest.raises(HeadwaterError, match=message):
         read(source("http://127.0.0.1:1", child))
+
+
+def test_a_stream_below_another_is_synced_as_any_other(warehouse: Warehouse) -> None:
+    child = {"primary_key": ["order", "id"], "write": "merge"}
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.path == "/orders":
+            shop(exchange)
+        else:
+            page = int(exchange.query["page"])
+            exchange.json({"data": [{"id": page}] if page < 3 else []})
+
+    with serving(answer) as server:
+        spec = source(server.url, child)
+        for _ in range(2):
+            done = sync(SyncRequest(spec, spec.stream("items")), warehouse.loader_dsn)
+            assert (done.status, done.rows.extracted) == ("succeeded", 2 * PARENTS)
+    assert sql.run(warehouse.loader_dsn, 'select count(*), count(distinct "order") from raw_shop.items') == [(24, 12)]

@@ -22,7 +22,9 @@ def merged(stream_name: str) -> dict[str, Any]:
     return {"name": stream_name, "primary_key": "id", "write": "merge"}
 
 
-@pytest.mark.parametrize("end", ["trace", "kill", "exit"])
+@pytest.mark.parametrize(
+    "end", ["kill", pytest.param("trace", marks=pytest.mark.slow), pytest.param("exit", marks=pytest.mark.slow)]
+)
 def test_a_read_goes_on_after_the_last_state_and_nothing_is_doubled(
     tmp_path: Path, dsn: str, name: str, end: str
 ) -> None:
@@ -112,7 +114,14 @@ def test_an_error_trace_after_a_whole_read_fails_it_though_the_program_ends_with
     assert ids(dsn, name) == [1]
 
 
-@pytest.mark.parametrize(("write", "expected"), [("append", [1, 1, 2, 2]), ("merge", [1, 2]), ("replace", [1, 2])])
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        ("append", [1, 1, 2, 2]),
+        pytest.param("merge", [1, 2], marks=pytest.mark.slow),
+        pytest.param("replace", [1, 2], marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_refresh_is_written_as_the_stream_says(
     tmp_path: Path, dsn: str, name: str, write: str, expected: list[int]
 ) -> None:

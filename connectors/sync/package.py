@@ -1,4 +1,7 @@
-"""One load package: built and loaded by dlt in a fresh folder that nobody trusts afterwards."""
+"""One load package: built and loaded by dlt in a fresh folder that nobody trusts afterwards.
+
+dlt takes half of a sync's imports. It comes with the first package: by then the source has long begun to answer.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import dlt
-from dlt.common.pipeline import LoadInfo
-
 from connectors.contract import CopyFormat
 from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_FROM, VALID_TO, Column
-from connectors.sync.destination import Sink, publishing_to
+from connectors.sync.destination import Sink
 
 _SETTINGS: Mapping[str, Any] = {
     "runtime.log_level": "CRITICAL",
@@ -91,6 +91,8 @@ def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: boo
 @cache
 def _configure() -> None:
     """dlt's settings for this process, in memory only."""
+    import dlt
+
     for key, value in _SETTINGS.items():
         dlt.config[key] = value
 
@@ -103,6 +105,10 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
     Raises:
         the sink's own error when it refuses; dlt's error chain when the warehouse does.
     """
+    import dlt
+
+    from connectors.sync.dlt_destination import publishing_to
+
     _configure()
     pipeline = dlt.pipeline(
         pipeline_name=target.table,
@@ -122,5 +128,4 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
     )
     pipeline.extract(resource, schema=dlt.Schema(target.table), loader_file_format="csv")
     pipeline.normalize()
-    info: LoadInfo = pipeline.load()
-    return info.loads_ids[-1]
+    return pipeline.load().loads_ids[-1]

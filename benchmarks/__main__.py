@@ -23,6 +23,8 @@ BENCHMARKS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "json_records": ((), ("--rows", "200000")),
     "files": ((), ("--rows", "1000000")),
     "merge": ((), ("--rows", "1000000")),
+    "singer": (("--rows", "50000", "--repeats", "1"), ("--rows", "100000")),
+    "airbyte": (("--rows", "50000", "--repeats", "1"), ("--rows", "200000")),
     "volume_detection": ((), ()),
     "memory": ((), ("--rows", "1000000")),
     "webhooks": (("--deliveries", "20000"), ()),
@@ -35,7 +37,7 @@ def run(name: str, *, is_full: bool, has_peers: bool) -> bool:
     arguments = [*(full if is_full else usual)]
     if not has_peers:
         arguments += {"postgres_to_postgres": ["--paths", "headwater"]}.get(
-            name, ["--no-peers"] if name in ("json_records", "files", "merge") else []
+            name, ["--no-peers"] if name in ("json_records", "files", "merge", "singer") else []
         )
     progress(f"== {name} {' '.join(arguments)}")
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]

@@ -12,6 +12,8 @@ TITLES = {
     "json_records": "Nested JSON over HTTP",
     "files": "Files",
     "merge": "Merge",
+    "singer": "Singer tap",
+    "airbyte": "Airbyte source",
     "memory": "Memory",
     "webhooks": "Webhooks",
     "small_stream": "One small stream",

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -92,11 +93,15 @@ def bench_server() -> Generator[BenchServer]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of a process tree. peak_bytes: greatest sum of resident memory, sampled every 20 ms."""
+    """One run of a process tree. peak_bytes: greatest sum of resident memory, sampled every 20 ms.
+
+    cpu_seconds: of all of its processes, which other work on the machine does not lengthen as it does the seconds.
+    """
 
     seconds: float
     peak_bytes: int
     output: str
+    cpu_seconds: float
 
 
 def measure(
@@ -107,7 +112,7 @@ def measure(
     Raises:
         PeerError: it ended with an error; its last words.
     """
-    began = time.perf_counter()
+    began, used = time.perf_counter(), children_cpu_seconds()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             list(command), env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True
@@ -125,7 +130,13 @@ def measure(
         text = output.read()
     if process.returncode:
         raise PeerError(f"exit {process.returncode}: {text.strip()[-TAIL_CHARS:]}")
-    return Measured(seconds, peak, text)
+    return Measured(seconds, peak, text, children_cpu_seconds() - used)
+
+
+def children_cpu_seconds() -> float:
+    """Used by all descendants of this process that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def tree_bytes(pid: int) -> int:
@@ -218,7 +229,10 @@ def repeated(path: str, repeats: int, once: Callable[[], Measured], check: Calla
         seconds.append(measured.seconds)
         peaks.append(measured.peak_bytes)
         note = check() or note
-        progress(f"{path}: {measured.seconds:.2f} s, {measured.peak_bytes / 1e6:.0f} MB {note}")
+        progress(
+            f"{path}: {measured.seconds:.2f} s, {measured.cpu_seconds:.2f} s of CPU, "
+            f"{measured.peak_bytes / 1e6:.0f} MB {note}"
+        )
     return Outcome(
         path, round(median(seconds), 3), None, round(median(peaks) / 1e6, 1), tuple(round(s, 3) for s in seconds), note
     )

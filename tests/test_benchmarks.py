@@ -18,8 +18,10 @@ TINY = {
     "json_records": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "files": ["--rows", "200", "--repeats", "1", "--no-peers"],
     "merge": ["--rows", "200", "--repeats", "1", "--no-peers"],
+    "singer": ["--rows", "200", "--repeats", "1", "--no-peers"],
+    "airbyte": ["--rows", "200", "--repeats", "1"],
     "volume_detection": ["--seeds", "1"],
-    "memory": ["--rows", "100", "--kinds", "csv"],
+    "memory": ["--rows", "100", "--kinds", "csv,singer,airbyte,dlt_source"],
     "webhooks": ["--deliveries", "200", "--connections", "2", "--repeats", "1"],
 }
 

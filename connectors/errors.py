@@ -15,6 +15,7 @@ HeadwaterError
 A message says where, what was measured and what to do next, in at most six lines.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 FailureClass = Literal[
@@ -135,3 +136,15 @@ class Cancelled(HeadwaterError):
 
     failure_class = "cancelled"
     exit_code = 11
+
+
+def exit_codes() -> Mapping[str, int]:
+    """Exit code by failure class, of every class of the tree that has one."""
+    found: dict[str, int] = {}
+    waiting: list[type[HeadwaterError]] = [HeadwaterError]
+    while waiting:
+        kind = waiting.pop()
+        waiting.extend(kind.__subclasses__())
+        if "exit_code" in vars(kind):
+            found[kind.failure_class] = kind.exit_code
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from connectors.errors import ConfigError, HeadwaterError
+from connectors.errors import ConfigError, exit_codes
 from platform_assets.cli.context import read_settings
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _exit_code(board: "Board") -> int:
     """0, else that of the first failure's class (connectors.errors), else 1."""
     if board.is_good:
         return 0
-    codes = {kind.failure_class: kind.exit_code for kind in HeadwaterError.__subclasses__()}
+    codes = exit_codes()
     classes = [line.failure_class for line in board.of_state("failed") if line.failure_class in codes]
     if not board.of_state("failed") and not board.problems and board.red_checks:
         classes = ["contract"]

@@ -61,13 +61,20 @@ WEATHER = RawTable(
     ),
 )
 EVENTS = RawTable("github", "events", _types("_delivery_id:t _event_type:t _received_at:z payload:j"))
-TABLES = (FLIGHTS, AIRLINES, AIRPORTS, PLANES, WEATHER, EVENTS)
+FLEET = RawTable("nyc_fleet", "planes", PLANES.types)
+USERS = RawTable("faker_shop", "users", _types("id:i created_at:z updated_at:z name:t nationality:t occupation:t"))
+PURCHASES = RawTable(
+    "faker_shop",
+    "purchases",
+    _types("id:i product_id:i user_id:i created_at:z updated_at:z added_to_cart_at:z purchased_at:z returned_at:z"),
+)
+TABLES = (FLIGHTS, AIRLINES, AIRPORTS, PLANES, WEATHER, EVENTS, FLEET, USERS, PURCHASES)
 
 
-def load_demo_raw(warehouse: Warehouse) -> None:
-    """All six streams of the demo, every day of them."""
+def load_demo_raw(warehouse: Warehouse, tables: Sequence[RawTable] = TABLES) -> None:
+    """All streams of the demo, every day of them, or some; three customers stand for the made-up shop."""
     with psycopg.connect(warehouse.loader_dsn) as session:
-        for table in TABLES:
+        for table in tables:
             create(session, table)
             copy_rows(session, table, _records(table))
 
@@ -106,6 +113,12 @@ def _records(table: RawTable) -> Iterable[Sequence[object]]:
                     SYNCED_AT,
                     json.dumps(delivery["payload"]),
                 ]
+    elif table is USERS:
+        for number, name in enumerate(("Ann", "Bob", "Cem"), 1):
+            yield [number, SYNCED_AT, SYNCED_AT, name, "Irish", "Baker"]
+    elif table is PURCHASES:
+        yield [1, 7, 1, SYNCED_AT, SYNCED_AT, SYNCED_AT, SYNCED_AT, SYNCED_AT]
+        yield [2, 8, 1, SYNCED_AT, SYNCED_AT, SYNCED_AT, None, None]
     elif table is WEATHER:
         with gzip.open(DATA / "files" / "weather_2013_01.csv.gz", "rt", encoding="utf-8", newline="") as lines:
             for record in csv.DictReader(lines):

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from connectors.errors import ConfigError
 from platform_assets.settings import load_settings
 from platform_assets.warehouse import ensure_warehouse, is_running, stop_warehouse
 from tests.dbt.figures import CROSS_CHECKS, expected_figures, measured_figures
@@ -33,8 +34,8 @@ class Ended:
         return int(found[1].replace(",", ""))
 
 
-def demo(home: Path, *words: str) -> Ended:
-    env = clean_environment() | {"HEADWATER_HOME": str(home)}
+def demo(home: Path, *words: str, **env: str) -> Ended:
+    env = clean_environment() | {"HEADWATER_HOME": str(home)} | env
     done = subprocess.run(
         [sys.executable, "-m", "platform_assets.cli", "demo", *words],
         cwd=ROOT,
@@ -83,6 +84,8 @@ def test_a_first_run_fills_every_stream_and_mart_and_ends_by_itself(first: Ended
     assert first.rows("nyc_weather.weather") == 13 * 72 - 6
     assert first.rows("marts.flights") == 12_208 - 928
     assert first.rows("github.events") == first.rows("marts.events") == 94
+    assert first.rows("nyc_fleet.planes") == 3_322
+    assert first.rows("faker_shop.users") == first.rows("marts.customers") == 200
     assert first.left == []
     assert not is_running(load_settings({"HEADWATER_HOME": str(home)}))
 
@@ -100,6 +103,7 @@ def test_a_second_run_syncs_only_the_day_that_is_new(second: Ended) -> None:
     assert second.status == 0, second.table + second.progress
     assert second.rows("nyc_flights.flights") == 928
     assert second.rows("github.events") == 0
+    assert second.rows("faker_shop.users") == second.rows("faker_shop.purchases") == 0
     assert second.left == []
 
 
@@ -113,6 +117,20 @@ def test_the_marts_then_have_the_figures_of_the_source(second: Ended, home: Path
     assert measured == expected_figures()
     assert crossed == {name: expected_figures()[name] for name in CROSS_CHECKS}
     assert second.rows("marts.flights") == expected_figures()["flights"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_a_program_that_cannot_be_installed_fails_its_own_streams_alone() -> None:
+    with short_folder() as folder:
+        apart = {"HEADWATER_CONNECTORS": str(folder / "none"), "UV_CACHE_DIR": str(folder / "cache"), "UV_OFFLINE": "1"}
+        ended = demo(folder / "home", "--days", "1", **apart)
+        stop_warehouse(load_settings({"HEADWATER_HOME": str(folder / "home")}))
+    assert ended.status == ConfigError.exit_code, ended.table + ended.progress
+    failed = re.findall(r"^stream +(\S+) +failed", ended.table, re.MULTILINE)
+    assert failed == ["faker_shop.purchases", "faker_shop.users", "nyc_fleet.planes"]
+    assert ended.rows("marts.flights") > 0
+    assert "failed while installing meltanolabs-tap-postgres" in ended.table + ended.progress
 
 
 def test_both_ways_to_say_the_days_are_refused_at_once(tmp_path: Path) -> None:

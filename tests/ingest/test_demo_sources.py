@@ -42,7 +42,9 @@ def materialize_all() -> tuple[Loaded, dict[str, bool]]:
     """Status and rows of every stream, and every check's verdict."""
     with dg.DagsterInstance.ephemeral() as instance:
         job = load(PROJECT_ROOT).resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(instance=instance)
+        # the programs of others take seconds to start; tests/demo runs them
+        own = [key for key in job.asset_layer.executable_asset_keys if key.path[0] not in ("nyc_fleet", "faker_shop")]
+        result = job.execute_in_process(instance=instance, asset_selection=own)
     loaded: dict[str, tuple[str, int]] = {}
     for event in result.get_asset_materialization_events():
         metadata = event.materialization.metadata

@@ -118,7 +118,12 @@ def database_pair(server: TestServer, name: str) -> Generator[dict[str, str]]:
             server.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
 
 
+CONNECTORS = Path(__file__).parents[2] / ".headwater" / "connectors"
+"""Where `make demo` has them, too; ignored by git."""
+
+
 def clean_environment() -> dict[str, str]:
-    """What a newcomer's shell has, and nothing of ours."""
+    """What a newcomer's shell has, and nothing of ours but where programs of others are installed once for all tests."""
     keep = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "VIRTUAL_ENV", "SSL_CERT_FILE")
-    return {name: os.environ[name] for name in keep if name in os.environ}
+    kept = {name: os.environ[name] for name in keep if name in os.environ}
+    return kept | {"HEADWATER_CONNECTORS": str(CONNECTORS)}

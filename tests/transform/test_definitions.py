@@ -44,7 +44,7 @@ def test_definitions_load_without_network_warehouse_and_dbt(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         heavy, keys = json.loads(done.stdout.splitlines()[-1])
         assert heavy == []
-        assert len(keys) == 17
+        assert len(keys) == 22
         assert done.stderr == ""
 
 
@@ -81,7 +81,7 @@ def test_tests_of_severity_error_block(transform: Transform) -> None:
     [assets] = transform.assets
 
     own = [spec for spec in assets.check_specs if spec.name != "freshness_data"]
-    assert len(own) == 43
+    assert len(own) == 57
     assert all(spec.blocking for spec in own)
 
 
@@ -141,7 +141,7 @@ def test_every_mart_has_a_contract_and_every_column_of_it_a_type_and_a_descripti
         node for node in manifest["nodes"].values() if node["schema"] == "marts" and node["resource_type"] == "model"
     ]
 
-    assert len(marts) == 9
+    assert len(marts) == 11
     for mart in marts:
         assert mart["config"]["contract"]["enforced"], mart["name"]
         assert all(column["data_type"] and column["description"] for column in mart["columns"].values()), mart["name"]

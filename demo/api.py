@@ -3,8 +3,12 @@
 GET /flights?page_size=&cursor=&updated_after=&updated_before=
     {"data": [...], "next": "<opaque cursor>" | null, "total": n}, ordered by time_hour, carrier, flight, origin.
     updated_after <= time_hour < updated_before; both ISO 8601 with an offset; `total` counts the filtered flights.
+GET /corrections
+    {"data": [{"day": "2013-01-06T12:00:00Z"}, ...]}: days of which flights came late or were corrected.
 GET /health
     {"status": "ok", "flights": n}, no token needed.
+
+The release file can also tell it to misbehave, see demo/misbehaviour.py.
 
 Run as `python -m demo.api --fd N`, N an open listening socket; the token comes in FLIGHTS_API_TOKEN. The process ends
 when its standard input closes, so a parent that was killed never leaves it behind.
@@ -33,7 +37,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from demo.dataset import Flight, FlightKey, read_flights
-from demo.release import read_release
+from demo.release import Release, read_release
 
 PAGE_SIZE = 500
 MAX_PAGE_SIZE = 1_000
@@ -75,12 +79,27 @@ class FlightsApi:
         self._requests = 0
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/flights", self.flights), Route("/health", self.health)])
+        handlers = {"/flights": self.flights, "/corrections": self.corrections, "/health": self.health}
+        return Starlette(routes=[Route(path, handler) for path, handler in handlers.items()])
 
     async def health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok", "flights": self._released()})
+        return JSONResponse({"status": "ok", "flights": self._released(read_release(self._release_file))})
 
     async def flights(self, request: Request) -> Response:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        try:
+            return self._page(request)
+        except BadRequestError as error:
+            return _error(400, "bad_request", str(error))
+
+    async def corrections(self, request: Request) -> Response:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        days = read_release(self._release_file).misbehaviour.corrected
+        return JSONResponse({"data": [{"day": f"{day}T12:00:00Z"} for day in days]})
+
+    def _refusal(self, request: Request) -> Response | None:
         given = request.headers.get("authorization", "")
         if not secrets.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             answer = _error(401, "unauthorized", "send the header Authorization: Bearer <token>")
@@ -94,31 +113,34 @@ class FlightsApi:
             return answer
         if refused == 503:
             return _error(503, "unavailable", "briefly overloaded; try again")
-        try:
-            return self._page(request)
-        except BadRequestError as error:
-            return _error(400, "bad_request", str(error))
+        return None
 
-    def _released(self) -> int:
+    def _released(self, release: Release) -> int:
         """Flights are in order of their day too, so a release is a prefix of the list."""
-        until = read_release(self._release_file).until
+        until = release.until
         return len(self._days) if until is None else bisect.bisect_right(self._days, until)
 
     def _page(self, request: Request) -> Response:
         query = request.query_params
-        released = self._released()
+        release = read_release(self._release_file)
+        wrong = release.misbehaviour
+        flights, keys, released = self._flights, self._keys, self._released(release)
+        if wrong.hides:
+            flights = wrong.shown(flights[:released])
+            keys, released = [flight.key for flight in flights], len(flights)
         after = _time(query.get("updated_after"), "updated_after")
         before = _time(query.get("updated_before"), "updated_before")
-        start = bisect.bisect_left(self._keys, (after, "", 0, ""), 0, released) if after else 0
-        end = bisect.bisect_left(self._keys, (before, "", 0, ""), 0, released) if before else released
+        start = bisect.bisect_left(keys, (after, "", 0, ""), 0, released) if after else 0
+        end = bisect.bisect_left(keys, (before, "", 0, ""), 0, released) if before else released
         end = max(start, end)
         size = _page_size(query.get("page_size"))
         cursor = query.get("cursor")
-        first = max(start, bisect.bisect_right(self._keys, _key(cursor), 0, released)) if cursor else start
+        first = max(start, bisect.bisect_right(keys, _key(cursor), 0, released)) if cursor else start
         last = min(first + size, end)
-        following = json.dumps(_cursor(self._keys[last - 1]) if first < last < end else None)
+        following = json.dumps(_cursor(keys[last - 1]) if first < last < end else None)
+        is_lost = first < last and wrong.lost_page == (first - start) // size + 1
         body = b'{"data": [%s], "next": %s, "total": %d}' % (
-            b", ".join(flight.body for flight in self._flights[first:last]),
+            b"" if is_lost else b", ".join(wrong.body(flight) for flight in flights[first:last]),
             following.encode(),
             end - start,
         )

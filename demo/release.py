@@ -5,18 +5,20 @@ The sources read the release at every request, so a day can be let out while the
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
 from demo.dataset import FIRST_DAY
+from demo.misbehaviour import Misbehaviour
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """until: the last day shown; None shows everything."""
+    """until: the last day shown; None shows everything. misbehaviour: of the API; none unless a test wants it."""
 
     until: date | None = None
+    misbehaviour: Misbehaviour = field(default_factory=Misbehaviour)
 
     @classmethod
     def first_days(cls, days: int) -> "Release":
@@ -33,15 +35,18 @@ class Release:
 def read_release(path: Path) -> Release:
     """The release in the file; everything when there is no file."""
     try:
-        until = json.loads(path.read_text(encoding="utf-8"))["until"]
+        told = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Release()
-    return Release(date.fromisoformat(until) if until else None)
+    until = told["until"]
+    return Release(date.fromisoformat(until) if until else None, Misbehaviour(**told.get("misbehaviour", {})))
 
 
 def write_release(path: Path, release: Release) -> None:
     """Replace the file in one step, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps({"until": release.until.isoformat() if release.until else None}), encoding="utf-8")
+    until = release.until.isoformat() if release.until else None
+    told = {"until": until, "misbehaviour": asdict(release.misbehaviour)}
+    fresh.write_text(json.dumps(told), encoding="utf-8")
     fresh.replace(path)

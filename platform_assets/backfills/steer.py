@@ -20,6 +20,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from connectors.errors import HeadwaterError
 from platform_assets.backfills import plan, store
+from platform_assets.backfills.adopt import adopt
 from platform_assets.backfills.store import Backfill, Spent, WindowStatus
 
 if TYPE_CHECKING:
@@ -70,11 +71,13 @@ class _Run:
 
     @property
     def is_held(self) -> bool:
-        return self.is_queued and self.run.tags.get(HELD) == YES
+        # a run of the UI's is born without the tag, and is not let go either
+        return self.is_queued and self.run.tags.get(HELD, YES) == YES
 
 
 def steer(instance: dg.DagsterInstance, graph: BaseAssetGraph, connection: psycopg.Connection[Any]) -> list[str]:
-    """One look at every open backfill; a line for each that says what happens and why."""
+    """One look at every open backfill, the UI's own too; a line for each that says what happens and why."""
+    adopt(instance, graph, connection)
     lines: list[str] = []
     for backfill in store.several(connection, is_open=True, limit=1_000):
         try:
@@ -204,7 +207,7 @@ def _let_go(
             if wants == NO:
                 going.append(run)
                 room -= run.windows
-        _tag(instance, run, {HELD: wants, PRIORITY: str(backfill.priority)})
+        _tag(instance, run, {HELD: wants, STREAM: backfill.label, PRIORITY: str(backfill.priority)})
     said = f"{sum(window.is_done for window in windows)} of {len(windows)} windows done"
     waiting = sum(run.is_queued for run in runs)
     if is_paused:

@@ -131,25 +131,33 @@ class Spent:
     requests: int
 
 
-def create(connection: psycopg.Connection[Any], wanted: Wanted) -> Backfill:
+def create(
+    connection: psycopg.Connection[Any],
+    wanted: Wanted,
+    *,
+    backfill_id: str | None = None,
+    created_at: datetime | None = None,
+) -> Backfill:
     """Hold the windows that no open backfill holds, and ask for them.
+
+    backfill_id, created_at: of one that Dagster has already.
 
     Two backfills never hold one window, also when both are made at once: an index of the table sees to it.
 
     Raises:
         ConfigError: every window is held by other backfills, which are named.
     """
-    backfill_id = uuid.uuid4().hex[:8]
+    backfill_id = backfill_id or uuid.uuid4().hex[:8]
     with connection.transaction():
         connection.execute(
             """
             insert into ops.backfills (backfill_id, source, stream, reason, cause, title, priority, windows_per_day,
-                rows_per_day, requests_per_day)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                rows_per_day, requests_per_day, created_at)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, now()))
             """,
             [
                 backfill_id, wanted.source, wanted.stream, wanted.reason, wanted.cause, wanted.title, wanted.priority,
-                wanted.budget.windows, wanted.budget.rows, wanted.budget.requests,
+                wanted.budget.windows, wanted.budget.rows, wanted.budget.requests, created_at,
             ],
         )  # fmt: skip
         taken = connection.execute(

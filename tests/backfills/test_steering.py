@@ -2,18 +2,18 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from platform_assets.assets.resources import WarehouseResource
 from platform_assets.backfills import plan, store
-from platform_assets.backfills.steer import HELD
+from platform_assets.backfills.steer import HELD, STREAM
 from platform_assets.sensors import run_backfills
 from tests.backfills.conftest import START, Platform
 from tests.ingest.conftest import load
@@ -46,9 +46,9 @@ class Steering:
         ) as context:
             return run_backfills.evaluate_tick(context).skip_message or ""
 
-    def submit(self, backfill: store.Backfill, runs: int) -> list[str]:
+    def submit(self, backfill_id: str, runs: int) -> list[str]:
         """The runs of a backfill, oldest first, as Dagster makes them."""
-        made = self.instance.get_backfill(backfill.backfill_id)
+        made = self.instance.get_backfill(backfill_id)
         assert made is not None
         job = self.definitions.resolve_implicit_global_asset_job_def()
         return [
@@ -58,7 +58,7 @@ class Steering:
                 remote_job_origin=ORIGIN,
                 tags={
                     **made.tags,
-                    "dagster/backfill": backfill.backfill_id,
+                    "dagster/backfill": backfill_id,
                     "dagster/asset_partition_range_start": str(START + timedelta(days=PER_RUN * number)),
                     "dagster/asset_partition_range_end": str(START + timedelta(days=PER_RUN * (number + 1) - 1)),
                 },
@@ -106,7 +106,7 @@ def test_one_dagster_backfill_is_made_and_its_newest_runs_go_first(steering: Ste
     assert steering.tick() == f"{backfill.backfill_id} (shop.orders): asked for 120 windows"
     (made,) = steering.instance.get_backfills()
     assert (made.backfill_id, made.title) == (backfill.backfill_id, " 120  days")
-    runs = steering.submit(backfill, 4)
+    runs = steering.submit(backfill.backfill_id, 4)
     assert steering.held(runs) == [True] * 4
 
     assert steering.tick().endswith("0 of 120 windows done; runs: 0 read, 4 wait")
@@ -119,7 +119,7 @@ def test_one_dagster_backfill_is_made_and_its_newest_runs_go_first(steering: Ste
 def test_a_paused_backfill_lets_nothing_begin_until_it_is_resumed(steering: Steering) -> None:
     backfill = steering.ask(90)
     steering.tick()
-    runs = steering.submit(backfill, 3)
+    runs = steering.submit(backfill.backfill_id, 3)
     steering.tick()
     running = store.move(steering.connection, store.one(steering.connection, backfill.backfill_id), "paused",
                          "by hand", since=["running"])  # fmt: skip
@@ -135,7 +135,7 @@ def test_a_paused_backfill_lets_nothing_begin_until_it_is_resumed(steering: Stee
 def test_a_days_budget_holds_the_rest_back_until_tomorrow(steering: Steering) -> None:
     backfill = steering.ask(90, budget=store.Budget(windows=30))
     steering.tick()
-    runs = steering.submit(backfill, 3)
+    runs = steering.submit(backfill.backfill_id, 3)
 
     assert "today's budget is spent, 3 runs wait for tomorrow" in steering.tick()
     assert steering.held(runs) == [True, True, False]
@@ -156,7 +156,7 @@ def test_a_budget_of_rows_or_requests_counts_what_windows_cost(steering: Steerin
     steering.read(START + timedelta(days=200), 5)
     backfill = steering.ask(90, budget=budget)
     steering.tick()
-    runs = steering.submit(backfill, 3)
+    runs = steering.submit(backfill.backfill_id, 3)
     steering.tick()
     # a window has 10 rows and 2 requests, so one run of 30 windows is a day's
     assert steering.held(runs) == [True, True, False]
@@ -165,7 +165,7 @@ def test_a_budget_of_rows_or_requests_counts_what_windows_cost(steering: Steerin
 def test_a_refused_credential_pauses_the_backfill_with_its_reason(steering: Steering) -> None:
     backfill = steering.ask(90)
     steering.tick()
-    runs = steering.submit(backfill, 3)
+    runs = steering.submit(backfill.backfill_id, 3)
     steering.tick()
     steering.read(START + timedelta(days=89), 1, failure="auth")
 
@@ -180,7 +180,7 @@ def test_a_refused_credential_pauses_the_backfill_with_its_reason(steering: Stee
 def test_a_priority_reaches_the_runs_in_the_queue(steering: Steering) -> None:
     backfill = steering.ask(60)
     steering.tick()
-    runs = steering.submit(backfill, 2)
+    runs = steering.submit(backfill.backfill_id, 2)
     steering.tick()
     assert {steering.tags(run)["dagster/priority"] for run in runs} == {"-10"}
 
@@ -244,3 +244,50 @@ def test_a_backfill_whose_stream_is_gone_fails_alone(steering: Steering) -> None
         "or has no partitions any more."
     )
     assert second == f"{backfill.backfill_id} (shop.orders): asked for 10 windows"
+
+
+def click(steering: Steering, days: int) -> str:
+    """What the button "Launch backfill" of the UI makes."""
+    partitions = [f"{START + timedelta(days=number)}" for number in range(days)]
+    backfill_id = f"click{days}"
+    steering.instance.add_backfill(
+        PartitionBackfill.from_asset_partitions(
+            backfill_id=backfill_id,
+            asset_graph=steering.definitions.get_repository_def().asset_graph,
+            partition_names=partitions,
+            asset_selection=[KEY],
+            backfill_timestamp=datetime.now(UTC).timestamp(),
+            tags={},
+            dynamic_partitions_store=steering.instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    )
+    return backfill_id
+
+
+def test_a_backfill_of_the_ui_is_taken_over(steering: Steering) -> None:
+    backfill_id = click(steering, 120)
+    runs = steering.submit(backfill_id, 4)
+
+    assert "0 of 120 windows done; runs: 0 read, 4 wait" in steering.tick()
+    ours = store.one(steering.connection, backfill_id)
+    assert (ours.title, ours.state) == ("120 windows of shop.orders, started in the UI", "running")
+    assert steering.held(runs) == [True, True, False, False]
+    assert {steering.tags(run)[STREAM] for run in runs} == {"shop.orders"}
+
+    store.move(steering.connection, ours, "paused", since=["running"])
+    steering.tick()
+    assert steering.held(runs) == [True] * 4
+    assert len(steering.instance.get_backfills()) == 1
+
+
+def test_a_backfill_of_the_ui_over_windows_that_are_held_stays_dagsters_own(steering: Steering) -> None:
+    ours = steering.ask(3)
+    steering.tick()
+    click(steering, 5)
+
+    assert steering.tick().count("shop.orders") == 1
+    assert [one.backfill_id for one in store.several(steering.connection, is_open=True)] == [ours.backfill_id]

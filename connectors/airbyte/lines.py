@@ -10,6 +10,7 @@ import msgspec
 from connectors.airbyte.failures import ErrorTrace, of_trace
 from connectors.errors import SourceError
 from connectors.process import messages
+from connectors.process.failures import refuse_large_state
 from connectors.secrets import mask
 
 _DELETED_AT = b'"_ab_cdc_deleted_at"'
@@ -133,6 +134,7 @@ class Reading:
     def _other(self, found: Line) -> messages.Message | Sequence[messages.Message] | None:
         match found.type:
             case "STATE":
+                refuse_large_state(self._where, len(bytes(found.state)))
                 return self._state(_STATE.decode(found.state))
             case "TRACE":
                 return self._trace(_TRACE.decode(found.trace))

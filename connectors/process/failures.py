@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from connectors.errors import (
     AuthError,
     ConfigError,
+    ContractError,
     HeadwaterError,
     RateLimited,
     ResourceError,
@@ -15,6 +16,7 @@ from connectors.errors import (
 )
 from connectors.process.child import Ending
 
+MAX_STATE_BYTES = 1 << 20
 ErrorClass = Callable[[str, str, str], HeadwaterError]
 _MAX_REASON = 400
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
@@ -65,6 +67,16 @@ def failure(where: str, ending: Ending) -> HeadwaterError | None:
         return ConfigError(where, f"the program cannot be run while {doing}: {reason}", "Correct connector.executable.")
     error, hint = classified(reason)
     return error(where, f"exit code {ending.code} while {doing}: {reason}", hint)
+
+
+def refuse_large_state(where: str, size_bytes: int) -> None:
+    """Raises ContractError before what is sealed depends on a state that cannot be kept."""
+    if size_bytes > MAX_STATE_BYTES:
+        raise ContractError(
+            where,
+            f"a state of {size_bytes:,} bytes, limit {MAX_STATE_BYTES:,}",
+            "Select fewer streams, or ask the source for fewer partitions; the last state stays as it was.",
+        )
 
 
 def classified(reason: str) -> tuple[ErrorClass, str]:

@@ -10,10 +10,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from connectors.contract import Common
-from connectors.errors import ConfigError, ContractError, HeadwaterError, SourceError
+from connectors.errors import ConfigError, HeadwaterError, SourceError
 from connectors.process import messages
 from connectors.process.child import Command, Ending, Workplace
-from connectors.process.failures import failure
+from connectors.process.failures import failure, refuse_large_state
 from connectors.process.session import Joined, is_whole
 from connectors.secrets import mask
 from connectors.singer import state
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _NOTHING = msgspec.Raw(b"")
 _SHOWN = 300
-MAX_STATE_BYTES = 1 << 20
 
 
 class Line(msgspec.Struct):
@@ -215,12 +214,7 @@ class SingerDialect:
                 yield messages.Note(f"{stream.spec.name}: the tap's own primary key is {', '.join(keys)}")
 
     def _on_state(self, raw: bytes) -> Iterator[messages.Message]:
-        if len(raw) > MAX_STATE_BYTES:
-            raise ContractError(
-                self.where,
-                f"a state of {len(raw):,} bytes, limit {MAX_STATE_BYTES:,}",
-                "Select fewer streams, or ask the tap for fewer partitions; the last state stays as it was.",
-            )
+        refuse_large_state(self.where, len(raw))
         value: Any = msgspec.json.decode(raw or b"null")
         if value is None:
             return

@@ -1,14 +1,16 @@
 """An Airbyte source that says what its script tells it to. Run as a program of its own: the standard library alone.
 
 The configuration names the script, a JSON file: {spec, check, catalog, reads}. The n-th read prints the n-th of
-`reads`; a text is printed as it is, {"do": "exit", "code": n} and {"do": "kill"} are acts. What a read was given is
-kept in `<script>.seen`, one JSON line a read.
+`reads`; a text is printed as it is. Acts are {"do": "exit", "code": n}, {"do": "kill"}, {"do": "hang"},
+{"do": "flood", "lines": n} of stderr, and {"do": "big", "size": n, "of": message} with so long a text for its "BIG".
+What a read was given is kept in `<script>.seen`, one JSON line a read.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -21,6 +23,13 @@ def say(message):
         sys.exit(message["code"])
     if isinstance(message, dict) and message.get("do") == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if isinstance(message, dict) and message.get("do") == "hang":
+        time.sleep(600)
+    if isinstance(message, dict) and message.get("do") == "flood":
+        print("\n".join(f"line {number} of stderr" for number in range(message["lines"])), file=sys.stderr)
+        return
+    if isinstance(message, dict) and message.get("do") == "big":
+        message = json.dumps(message["of"]).replace("BIG", "x" * message["size"])
     print(message if isinstance(message, str) else json.dumps(message), flush=True)
 
 

@@ -63,20 +63,35 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyColumn:
+    """One column of a COPY file. type: the house name. pg_type: PostgreSQL's exact one, e.g. `numeric(12,2)`.
+
+    `connectors.copy_columns` makes them from Arrow's.
+    """
+
+    name: str
+    type: "ColumnType"
+    pg_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class CopyFile:
     """A finished file that COPY understands: CSV without header, empty = NULL, "" = empty text, UTF-8.
 
-    schema: column names in file order with their Arrow types (decimal128, timestamp[us, UTC], ...); a field's metadata
-        b"pg_type" gives the exact PostgreSQL type where the source knows it.
-    format: binary only where `ReadContext.takes_binary` said yes to this schema: no value of it is looked at.
+    columns: in file order.
+    format: binary only where `ReadContext.takes_binary` said yes to these columns: no value of it is looked at.
     The engine takes the file over and deletes it.
     """
 
     path: Path
-    schema: "pa.Schema"
+    columns: tuple[CopyColumn, ...]
     rows: int
     position: str
     format: CopyFormat = "csv"
+
+    @property
+    def names(self) -> list[str]:
+        return [column.name for column in self.columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +160,12 @@ class Replaces:
     value: int
 
 
-Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation | Hints | Replaces
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """All rows before it, those of earlier reads too, are gone at the source; for write: merge and scd2."""
+
+
+Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation | Hints | Replaces | Emptied
 
 
 @dataclass(slots=True)
@@ -169,7 +189,7 @@ class ReadContext:
     page_limit: stop after so many pages or parts (preview); None for all.
     connect_shared: a new session, autocommit, with what all processes share (`ops.rate_pools`); the caller closes it.
         None: nothing is shared, limits hold within this process.
-    takes_binary: whether a CopyFile of this schema may be binary: each of its columns goes into the warehouse as it is.
+    takes_binary: whether a CopyFile of these columns may be binary: each goes into the warehouse as it is.
     """
 
     window: Window | None
@@ -179,7 +199,7 @@ class ReadContext:
     cancelled: threading.Event = field(default_factory=threading.Event)
     page_limit: int | None = None
     connect_shared: "Callable[[], psycopg.Connection[Any]] | None" = None
-    takes_binary: "Callable[[pa.Schema], bool]" = lambda schema: False
+    takes_binary: Callable[[Sequence[CopyColumn]], bool] = lambda columns: False
 
 
 @dataclass(frozen=True, slots=True)

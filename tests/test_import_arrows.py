@@ -36,7 +36,7 @@ class Arrow:
     why: str
 
 
-FOUNDATION = ("errors", "secrets", "contract", "column_spec", "specs", "registry", "texts")
+FOUNDATION = ("errors", "secrets", "contract", "copy_columns", "column_spec", "specs", "registry", "texts")
 READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook",
            "singer": "singer", "airbyte": "airbyte",
            "dlt_source": "dlt_source"}  # fmt: skip

@@ -37,9 +37,7 @@ def read_shape(
         name = str(item["name"])
         mapped = map_type(item["type"], inspector.dialect, contracts.get(name))
         native = str(getattr(item["type"], "__visit_name__", item["type"]))
-        columns.append(
-            TableColumn(name, native, mapped.pg_type, mapped.arrow_type, mapped.house_type, bool(item["nullable"]))
-        )
+        columns.append(TableColumn(name, native, mapped.pg_type, mapped.house_type, bool(item["nullable"])))
     key = tuple(inspector.get_pk_constraint(table, schema).get("constrained_columns", ()))
     leads = {str(names[0]) for index in inspector.get_indexes(table, schema) if (names := index["column_names"])}
     # a primary key holds no NULL, also where SQLite's declaration allows one
@@ -48,6 +46,4 @@ def read_shape(
 
 
 def _not_null(column: TableColumn) -> TableColumn:
-    return TableColumn(
-        column.name, column.native_type, column.pg_type, column.arrow_type, column.house_type, is_nullable=False
-    )
+    return TableColumn(column.name, column.native_type, column.pg_type, column.house_type, is_nullable=False)

@@ -1,14 +1,13 @@
-"""SQLAlchemy's reflected types: their exact Arrow form and the PostgreSQL column that holds them."""
+"""SQLAlchemy's reflected types, and the PostgreSQL columns that hold them exactly."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from connectors.database.pg_types import MAX_DECIMAL128, MAX_DECIMAL256
+from connectors.copy_columns import PG_TYPES
+from connectors.database.pg_types import Mapped
 from connectors.specs import ColumnSpec, ColumnType
 
 if TYPE_CHECKING:
@@ -17,44 +16,22 @@ if TYPE_CHECKING:
 PG_INTEGERS = {16: "smallint", 32: "integer", 64: "bigint"}
 # bits of MySQL's integers; an unsigned one needs the next size
 MYSQL_BITS = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "INTEGER": 32, "INT": 32, "BIGINT": 64, "YEAR": 15}
-UTC = pa.timestamp("us", "UTC")
-NAIVE = pa.timestamp("us")
-BY_CONTRACT: dict[ColumnType, tuple[str, pa.DataType]] = {
-    "text": ("text", pa.string()),
-    "bigint": ("bigint", pa.int64()),
-    "double": ("double precision", pa.float64()),
-    "decimal": ("numeric", pa.string()),
-    "bool": ("boolean", pa.bool_()),
-    "timestamp": ("timestamp with time zone", UTC),
-    "date": ("date", pa.date32()),
-    "time": ("time without time zone", pa.time64("us")),
-    "json": ("jsonb", pa.string()),
-    "binary": ("bytea", pa.binary()),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    pg_type: str
-    arrow_type: pa.DataType
-    house_type: ColumnType
-
 
 # in this order: an Enum is a String, a Float is a Numeric
 _FIXED: tuple[tuple[type[TypeEngine[Any]], Mapped], ...] = (
-    (sa.Boolean, Mapped("boolean", pa.bool_(), "bool")),
-    (sa.Float, Mapped("double precision", pa.float64(), "double")),
-    (sa.Date, Mapped("date", pa.date32(), "date")),
-    (sa.Time, Mapped("time without time zone", pa.time64("us"), "time")),
-    (sa.JSON, Mapped("jsonb", pa.string(), "json")),
-    (sa.LargeBinary, Mapped("bytea", pa.binary(), "binary")),
-    (sa.BINARY, Mapped("bytea", pa.binary(), "binary")),
-    (sa.VARBINARY, Mapped("bytea", pa.binary(), "binary")),
-    (mysql.TINYBLOB, Mapped("bytea", pa.binary(), "binary")),
-    (mysql.MEDIUMBLOB, Mapped("bytea", pa.binary(), "binary")),
-    (mysql.LONGBLOB, Mapped("bytea", pa.binary(), "binary")),
-    (sa.Uuid, Mapped("uuid", pa.string(), "text")),
-    (sa.Enum, Mapped("text", pa.string(), "text")),
+    (sa.Boolean, Mapped("boolean", "bool")),
+    (sa.Float, Mapped("double precision", "double")),
+    (sa.Date, Mapped("date", "date")),
+    (sa.Time, Mapped("time without time zone", "time")),
+    (sa.JSON, Mapped("jsonb", "json")),
+    (sa.LargeBinary, Mapped("bytea", "binary")),
+    (sa.BINARY, Mapped("bytea", "binary")),
+    (sa.VARBINARY, Mapped("bytea", "binary")),
+    (mysql.TINYBLOB, Mapped("bytea", "binary")),
+    (mysql.MEDIUMBLOB, Mapped("bytea", "binary")),
+    (mysql.LONGBLOB, Mapped("bytea", "binary")),
+    (sa.Uuid, Mapped("uuid", "text")),
+    (sa.Enum, Mapped("text", "text")),
 )
 
 
@@ -78,7 +55,7 @@ def map_type(kind: TypeEngine[Any], dialect: "Dialect", contract: ColumnSpec | N
         # a MySQL TIMESTAMP is a moment; the session reads it in UTC
         is_moment = kind.timezone or (is_mysql and isinstance(kind, sa.TIMESTAMP))
         zone = "with" if is_moment else "without"
-        return Mapped(f"timestamp {zone} time zone", UTC if is_moment else NAIVE, "timestamp")
+        return Mapped(f"timestamp {zone} time zone", "timestamp")
     if is_mysql and _name(kind) in ("BIT", "YEAR"):
         return _sized(1 + (int(getattr(kind, "length", None) or 1) if _name(kind) == "BIT" else MYSQL_BITS["YEAR"]))
     return _text(kind, is_loose)
@@ -87,7 +64,7 @@ def map_type(kind: TypeEngine[Any], dialect: "Dialect", contract: ColumnSpec | N
 def _declared(house_type: ColumnType, contract: ColumnSpec) -> Mapped:
     if house_type == "decimal" and contract.precision is not None:
         return _decimal(contract.precision, contract.scale)
-    return Mapped(*BY_CONTRACT[house_type], house_type)
+    return Mapped(PG_TYPES[house_type], house_type)
 
 
 def _text(kind: TypeEngine[Any], is_loose: bool) -> Mapped:
@@ -95,8 +72,8 @@ def _text(kind: TypeEngine[Any], is_loose: bool) -> Mapped:
     is_bounded = isinstance(kind, sa.String) and not isinstance(kind, sa.Text) and _name(kind) != "SET"
     length = kind.length if isinstance(kind, sa.String) else None
     if is_bounded and length and not is_loose:
-        return Mapped(f"character varying({length})", pa.string(), "text")
-    return Mapped("text", pa.string(), "text")
+        return Mapped(f"character varying({length})", "text")
+    return Mapped("text", "text")
 
 
 def _name(kind: TypeEngine[Any]) -> str:
@@ -111,18 +88,10 @@ def _integer(kind: sa.Integer, bits: int) -> Mapped:
 def _sized(bits: int) -> Mapped:
     """The smallest column for a signed number of so many bits; beyond 64 a numeric(20,0)."""
     if bits > 64:
-        return Mapped("numeric(20,0)", pa.decimal128(20, 0), "decimal")
+        return Mapped("numeric(20,0)", "decimal")
     size = 16 if bits <= 16 else 32 if bits <= 32 else 64
-    arrow = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[size]
-    return Mapped(PG_INTEGERS[size], arrow, "bigint")
+    return Mapped(PG_INTEGERS[size], "bigint")
 
 
 def _decimal(precision: int | None, scale: int | None) -> Mapped:
-    scale = scale or 0
-    if precision is None:
-        return Mapped("numeric", pa.string(), "decimal")
-    name = f"numeric({precision},{scale})"
-    if precision > MAX_DECIMAL256 or not 0 <= scale <= precision:
-        return Mapped(name, pa.string(), "decimal")
-    arrow = pa.decimal128(precision, scale) if precision <= MAX_DECIMAL128 else pa.decimal256(precision, scale)
-    return Mapped(name, arrow, "decimal")
+    return Mapped("numeric" if precision is None else f"numeric({precision},{scale or 0})", "decimal")

@@ -100,11 +100,7 @@ def _shapes(connection: "Connection[Any]", schema: str, tables: list[tuple[Any, 
     columns: dict[int, list[TableColumn]] = {oid: [] for oid in oids}
     for oid, name, not_null, *words in connection.execute(COLUMNS, {"oids": oids}).fetchall():
         mapped = map_type(PgType(*words))
-        columns[oid].append(
-            TableColumn(
-                name, words[-1], mapped.pg_type, mapped.arrow_type, mapped.house_type, not not_null, mapped.cast
-            )
-        )
+        columns[oid].append(TableColumn(name, words[-1], mapped.pg_type, mapped.house_type, not not_null, mapped.cast))
     primary: dict[int, tuple[str, ...]] = {}
     leads: dict[int, set[str]] = {oid: set() for oid in oids}
     for oid, is_primary, names in connection.execute(KEYS, {"oids": oids}).fetchall():

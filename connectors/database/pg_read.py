@@ -4,17 +4,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from connectors.contract import Attestation, Checkpoint, CopyFile, CopyFormat, Frame, Message, ReadContext, StreamState
+from connectors.contract import (
+    Attestation,
+    Checkpoint,
+    CopyColumn,
+    CopyFile,
+    CopyFormat,
+    Frame,
+    Message,
+    ReadContext,
+    StreamState,
+)
 from connectors.database import failures, pg_query
 from connectors.database.pg_catalog import read_table
 from connectors.database.pg_query import Selection
 from connectors.database.pg_rows import BinaryRows, CsvRows, in_memory
-from connectors.database.shape import TableColumn, TableShape, schema_of, utc_text
+from connectors.database.shape import TableColumn, TableShape, utc_text
 from connectors.errors import ConfigError, SourceError
 from connectors.measures import COUNT, asked, number_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from psycopg import Connection
 
     from connectors.kinds.database import DatabaseStreamSpec
@@ -68,7 +77,7 @@ class TableRead:
             return
         path = self.context.folder / "empty.csv"
         path.touch()
-        emit(CopyFile(path, schema_of(columns), 0, f"{shape.label}: no rows"))
+        emit(CopyFile(path, tuple(column.copied for column in columns), 0, f"{shape.label}: no rows"))
 
     def _conditions(self, shape: TableShape) -> tuple[Any, ...]:
         """The author's `where`, and the partition's slice or the position; half-open, the position itself included.
@@ -170,9 +179,9 @@ class TableRead:
         """A rule of the contract rewrites a column: its values as they are must not reach a file."""
         return any(column.rewrites for column in self.stream.columns.values())
 
-    def _format(self, schema: "pa.Schema") -> CopyFormat:
+    def _format(self, columns: Sequence[CopyColumn]) -> CopyFormat:
         """Binary where both sides have the same types, and the source is PostgreSQL itself: others have other bytes."""
-        if self._is_protected or not self.context.takes_binary(schema):
+        if self._is_protected or not self.context.takes_binary(columns):
             return "csv"
         return "binary" if str(self._one("select version()")).startswith("PostgreSQL ") else "csv"
 
@@ -183,8 +192,8 @@ class TableRead:
             SourceError: the command tag counts other rows than came.
             Cancelled: asked to stop.
         """
-        schema = schema_of(selection.columns)
-        form = self._format(schema)
+        columns = tuple(column.copied for column in selection.columns)
+        form = self._format(columns)
         usage, cancelled = self.context.usage, self.context.cancelled
         usage.requests += 1
         before = self.rows
@@ -192,7 +201,7 @@ class TableRead:
         with cursor.copy(pg_query.copy_out(selection, form)) as copy:
             rows_out = (BinaryRows if form == "binary" else CsvRows)(copy, self.connection.pgconn, cancelled)
             while self._is_protected and rows_out.has_more():
-                table, size = in_memory(rows_out, schema, PROTECTED_BYTES)
+                table, size = in_memory(rows_out, selection.columns, PROTECTED_BYTES)
                 if cancelled.is_set():
                     raise failures.cancelled(self.where, self.rows)
                 self._parts += 1
@@ -210,7 +219,7 @@ class TableRead:
                 self._parts += 1
                 self.rows += rows
                 usage.received_bytes += size
-                emit(CopyFile(path, schema, rows, f"{selection.shape.label} part {self._parts}", form))
+                emit(CopyFile(path, columns, rows, f"{selection.shape.label} part {self._parts}", form))
                 self.context.log(f"part {self._parts}: {rows:,} rows, {size >> 20} MB")
                 if is_sealed and rows_out.has_more():
                     emit(Checkpoint())

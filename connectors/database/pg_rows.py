@@ -1,10 +1,11 @@
 """The rows of a COPY to the client, into files. PostgreSQL sends a row a message, so a cut is always at a row's end."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from connectors.database.shape import TableColumn, schema_of
 from connectors.errors import SourceError
 
 if TYPE_CHECKING:
@@ -86,11 +87,12 @@ class BinaryRows(CsvRows):
         return rows, size
 
 
-def in_memory(rows: CsvRows, schema: "pa.Schema", limit_bytes: int) -> "tuple[pa.Table, int]":
+def in_memory(rows: CsvRows, columns: Sequence[TableColumn], limit_bytes: int) -> "tuple[pa.Table, int]":
     """The next rows as texts of exact types, and their bytes; for values that must not touch the disk as they are."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
+    schema = schema_of(columns)
     body = BytesIO()
     count, size = rows.fill(body.write, limit_bytes)
     if not count:

@@ -1,5 +1,7 @@
 """PostgreSQL's types: their exact Arrow form, and the column type that holds them in the warehouse."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_DECIMAL128, MAX_DECIMAL256 = 38, 76
+_NUMERIC = re.compile(r"^numeric\((\d+)(?:,\s*(-?\d+))?\)$")
+_PRECISION = re.compile(r"\(\d+\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,74 +35,52 @@ class PgType:
 @dataclass(frozen=True, slots=True)
 class Mapped:
     pg_type: str
-    arrow_type: "pa.DataType"
     house_type: ColumnType
     cast: str = ""
 
 
-@cache
-def _plain() -> dict[str, tuple["pa.DataType", ColumnType]]:
-    """Types that are read and created as they are."""
-    import pyarrow as pa
-
-    text = pa.string()
-    return {
-        "bool": (pa.bool_(), "bool"),
-        "int2": (pa.int16(), "bigint"),
-        "int4": (pa.int32(), "bigint"),
-        "int8": (pa.int64(), "bigint"),
-        "float4": (pa.float32(), "double"),
-        "float8": (pa.float64(), "double"),
-        "text": (text, "text"),
-        "varchar": (text, "text"),
-        "bpchar": (text, "text"),
-        "bytea": (pa.binary(), "binary"),
-        "date": (pa.date32(), "date"),
-        "time": (pa.time64("us"), "time"),
-        "timetz": (text, "text"),
-        "timestamp": (pa.timestamp("us"), "timestamp"),
-        "timestamptz": (pa.timestamp("us", "UTC"), "timestamp"),
-        "uuid": (text, "text"),
-        "json": (text, "json"),
-        "jsonb": (text, "json"),
-        "inet": (text, "text"),
-        "cidr": (text, "text"),
-        "macaddr": (text, "text"),
-        "macaddr8": (text, "text"),
-        "bit": (text, "text"),
-        "varbit": (text, "text"),
-    }
+_PLAIN: Mapping[str, ColumnType] = {
+    "bool": "bool", "int2": "bigint", "int4": "bigint", "int8": "bigint", "float4": "double", "float8": "double",
+    "text": "text", "varchar": "text", "bpchar": "text", "bytea": "binary", "date": "date", "time": "time",
+    "timetz": "text", "timestamp": "timestamp", "timestamptz": "timestamp", "uuid": "text", "json": "json",
+    "jsonb": "json", "inet": "text", "cidr": "text", "macaddr": "text", "macaddr8": "text", "bit": "text",
+    "varbit": "text", "numeric": "decimal",
+}  # fmt: skip
+"""Types that are read and created as they are."""
 
 
 def map_type(source: PgType) -> Mapped:
     """How a column travels and what is created for it.
 
     Arrays become jsonb. Enums, intervals, ranges, composites, geometric, full-text and extension types become their
-    own text. An unbounded numeric, or one wider than Arrow's decimals, travels as decimal text.
+    own text.
     """
-    import pyarrow as pa
-
     if source.category == "A":
-        return Mapped("jsonb", pa.string(), "json", "to_jsonb({})")
+        return Mapped("jsonb", "json", "to_jsonb({})")
     if source.is_builtin:
-        if source.name == "numeric":
-            return Mapped(source.formatted, _decimal(source.modifier), "decimal")
         if source.name == "money":
-            return Mapped("numeric", pa.string(), "decimal", "({})::numeric")
+            return Mapped("numeric", "decimal", "({})::numeric")
         if source.name in ("oid", "xid", "cid"):
-            return Mapped("bigint", pa.int64(), "bigint")
-        if (plain := _plain().get(source.name)) is not None:
-            return Mapped(source.formatted, *plain)
-    return Mapped("text", pa.string(), "text")
+            return Mapped("bigint", "bigint")
+        if (plain := _PLAIN.get(source.name)) is not None:
+            return Mapped(source.formatted, plain)
+    return Mapped("text", "text")
 
 
-def _decimal(modifier: int) -> "pa.DataType":
-    """decimal128 or decimal256 of numeric(p,s); text when unbounded, too wide, or with an odd scale."""
+@cache
+def arrow_type(pg_type: str) -> "pa.DataType":
+    """The Arrow type that holds every value exactly; text where none does, as for a numeric without bounds."""
     import pyarrow as pa
 
-    if modifier < 0:
-        return pa.string()
-    precision, scale = ((modifier - 4) >> 16) & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
-    if precision > MAX_DECIMAL256 or not 0 <= scale <= precision:
-        return pa.string()
-    return pa.decimal128(precision, scale) if precision <= MAX_DECIMAL128 else pa.decimal256(precision, scale)
+    if match := _NUMERIC.match(pg_type):
+        precision, scale = int(match[1]), int(match[2] or 0)
+        if precision > MAX_DECIMAL256 or not 0 <= scale <= precision:
+            return pa.string()
+        return pa.decimal128(precision, scale) if precision <= MAX_DECIMAL128 else pa.decimal256(precision, scale)
+    types: Mapping[str, pa.DataType] = {
+        "boolean": pa.bool_(), "smallint": pa.int16(), "integer": pa.int32(), "bigint": pa.int64(),
+        "real": pa.float32(), "double precision": pa.float64(), "bytea": pa.binary(), "date": pa.date32(),
+        "time without time zone": pa.time64("us"), "timestamp without time zone": pa.timestamp("us"),
+        "timestamp with time zone": pa.timestamp("us", "UTC"),
+    }  # fmt: skip
+    return types.get(_PRECISION.sub("", pg_type), pa.string())

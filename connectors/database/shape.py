@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from connectors.contract import DiscoveredColumn, DiscoveredStream
+from connectors.contract import CopyColumn, DiscoveredColumn, DiscoveredStream
+from connectors.database.pg_types import arrow_type
 from connectors.errors import ConfigError
 from connectors.specs import ColumnType, did_you_mean
 
@@ -26,7 +27,6 @@ class TableColumn:
     name: str
     native_type: str
     pg_type: str
-    arrow_type: "pa.DataType"
     house_type: ColumnType
     is_nullable: bool = True
     cast: str = ""
@@ -38,6 +38,14 @@ class TableColumn:
             return self.cast
         # what a CSV would hold, the type's own text, read as the warehouse's type
         return "({})::text" if self.pg_type == "text" else f"({{}})::text::{self.pg_type}"
+
+    @property
+    def arrow_type(self) -> "pa.DataType":
+        return arrow_type(self.pg_type)
+
+    @property
+    def copied(self) -> CopyColumn:
+        return CopyColumn(self.name, self.house_type, self.pg_type)
 
     def field(self) -> "pa.Field":
         import pyarrow as pa

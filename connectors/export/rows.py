@@ -1,15 +1,16 @@
 """Messages of a read as lines of JSON: raw records as they came, typed ones exactly."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from connectors.contract import CopyFile, Frame, JsonRecords, Message, Rejected
-from connectors.specs import StreamSpec
+from connectors.specs import ColumnType, StreamSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +82,7 @@ class Rows:
     def _copied(self, file: CopyFile) -> Iterator[bytes]:
         from connectors.sync.extract import frames_of  # the one reader of such files
 
-        readers = [(item.name, _reader(item)) for item in cast("Sequence[pa.Field]", file.schema)]
+        readers = [(column.name, _READERS[column.type]) for column in file.columns]
         for frame in frames_of(file):
             for row in cast("list[dict[str, str | None]]", frame.table.to_pylist()):
                 values = {name: (None if (text := row[name]) is None else read(text)) for name, read in readers}
@@ -116,39 +117,27 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def _reader(item: "pa.Field") -> Callable[[str], Any]:
-    """From the text that COPY has to the value."""
-    import pyarrow as pa
-
-    kind = item.type
-    pg_type = (item.metadata or {}).get(b"pg_type", b"")
-    if pg_type in (b"json", b"jsonb"):
-        return lambda text: msgspec.Raw(text.encode())
-    if pa.types.is_boolean(kind):
-        return lambda text: text in ("t", "true", "1")
-    if pa.types.is_integer(kind):
-        return int
-    if pa.types.is_floating(kind):
-        return float
-    if pa.types.is_decimal(kind) or pg_type.startswith(b"numeric"):
-        return lambda text: _plain(Decimal(text))
-    if pa.types.is_timestamp(kind):
-        return lambda text: _moment(text, datetime.fromisoformat, is_utc=kind.tz is None)
-    if pa.types.is_date(kind):
-        return lambda text: _moment(text, date.fromisoformat)
-    if pa.types.is_time(kind):
-        return lambda text: _moment(text, time.fromisoformat)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return lambda text: base64.b64encode(bytes.fromhex(text.removeprefix("\\x"))).decode()
-    return str
-
-
-def _moment(text: str, parse: Callable[[str], Any], *, is_utc: bool = False) -> Any:
-    """infinity and years beyond Python's stay the text that they are."""
+def _moment(parse: Callable[[str], Any], text: str) -> Any:
+    """infinity and years beyond Python's stay the text that they are; a time of no zone is UTC's."""
     try:
         found = parse(text)
     except ValueError:
         return text
-    if is_utc and found.tzinfo is None:
+    if isinstance(found, datetime) and found.tzinfo is None:
         return found.replace(tzinfo=UTC)
     return found
+
+
+_READERS: Mapping[ColumnType, Callable[[str], Any]] = {
+    "text": str,
+    "bigint": int,
+    "double": float,
+    "decimal": lambda text: _plain(Decimal(text)),
+    "bool": lambda text: text in ("t", "true", "1"),
+    "timestamp": partial(_moment, datetime.fromisoformat),
+    "date": partial(_moment, date.fromisoformat),
+    "time": partial(_moment, time.fromisoformat),
+    "json": lambda text: msgspec.Raw(text.encode()),
+    "binary": lambda text: base64.b64encode(bytes.fromhex(text.removeprefix("\\x"))).decode(),
+}
+"""From the text that COPY has to the value."""

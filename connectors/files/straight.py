@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from connectors.contract import CopyFile, Frame, ReadContext, Rejected
+from connectors.copy_columns import copy_columns
 from connectors.files.columns import ColumnTypes
 from connectors.files.delimited import DelimitedReader
 from connectors.texts import compute
@@ -111,7 +112,7 @@ class StraightReader:
         assert self._schema is not None
         self._file.close()
         self._file = None
-        return CopyFile(self._path, self._schema, self._rows, f"{self._name} line {self._first}")
+        return CopyFile(self._path, copy_columns(self._schema), self._rows, f"{self._name} line {self._first}")
 
     def _rows_of(self, block: bytes, names: tuple[str, ...]) -> int | None:
         """The block's rows; None when it must not go as it is."""

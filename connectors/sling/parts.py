@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connectors.contract import CopyFile, Frame, Rejected
+from connectors.copy_columns import copy_columns
 from connectors.sling.types import plain_text
 from connectors.texts import TextType, arrow_field, arrow_field_of, compute, convert, decoded
 
@@ -81,12 +82,11 @@ def written(table: "pa.Table", types: Mapping[str, TextType], path: Path, positi
 
     unknown = TextType("text")
     fields = [arrow_field_of(field, types.get(field.name, unknown)) for field in table.schema]
-    schema = pa.schema(fields)
     if table.num_rows == 0:
-        return Frame(schema.empty_table(), position)
+        return Frame(pa.schema(fields).empty_table(), position)
     # NULL is written as nothing, empty text as "": every text is quoted
     pa_csv.write_csv(table, str(path), pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
-    return CopyFile(path, schema, table.num_rows, position)
+    return CopyFile(path, copy_columns(fields), table.num_rows, position)
 
 
 def typed(table: "pa.Table", types: Mapping[str, TextType], position: str) -> Frame:

@@ -4,14 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.contract import Replaces
-from connectors.sync.decode import Reject
 from connectors.sync.package import Part
+from connectors.sync.rejects import Reject
 from connectors.sync.schema import StreamSchema
 
 
 @dataclass(slots=True)
 class Batch:
-    """Sealed parts and rejects, the position they reach, and the schema as it was when they were sealed."""
+    """Sealed parts and rejects, the position they reach, and the schema as it was when they were sealed.
+
+    emptied_after: the source was emptied after so many of the parts; None when it was not.
+    """
 
     schema: StreamSchema
     parts: list[Part] = field(default_factory=list[Part])
@@ -21,6 +24,7 @@ class Batch:
     advances_cursor: bool = True
     is_last: bool = False
     replaces: Replaces | None = None
+    emptied_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,38 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-import pyarrow as pa
-
+from connectors.contract import CopyColumn
+from connectors.copy_columns import PG_TYPES
 from connectors.specs import ColumnSpec, ColumnType
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from dlt.common.schema.typing import TColumnSchema
 
-PG_TYPES: Mapping[ColumnType, str] = {
-    "text": "text",
-    "bigint": "bigint",
-    "double": "double precision",
-    "decimal": "numeric",
-    "bool": "boolean",
-    "timestamp": "timestamp with time zone",
-    "date": "date",
-    "time": "time without time zone",
-    "json": "jsonb",
-    "binary": "bytea",
-}
-ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
-    "text": pa.string(),
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    # unbounded numerics travel as their decimal text: no Arrow decimal holds every numeric
-    "decimal": pa.string(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", "UTC"),
-    "date": pa.date32(),
-    "time": pa.time64("us"),
-    "json": pa.string(),
-    "binary": pa.binary(),
-}
 SYNCED_AT = "_synced_at"
 DELETED = "_deleted"
 LOAD_ID = "_dlt_load_id"
@@ -77,8 +53,8 @@ class Column:
     variant_of: str | None = None
 
     @property
-    def arrow_type(self) -> pa.DataType:
-        return ARROW_TYPES[self.type]
+    def arrow_type(self) -> "pa.DataType":
+        return _arrow_types()[self.type]
 
     @property
     def decimal_bounds(self) -> tuple[int, int] | None:
@@ -107,6 +83,25 @@ class Column:
         )
 
 
+@cache
+def _arrow_types() -> "Mapping[ColumnType, pa.DataType]":
+    import pyarrow as pa
+
+    return {
+        "text": pa.string(),
+        "bigint": pa.int64(),
+        "double": pa.float64(),
+        # unbounded numerics travel as their decimal text: no Arrow decimal holds every numeric
+        "decimal": pa.string(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+        "time": pa.time64("us"),
+        "json": pa.string(),
+        "binary": pa.binary(),
+    }
+
+
 def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
     """The column that a contract declares; None when it leaves the type to be observed. A rule other than keep needs
     no type: it stores text, or nothing."""
@@ -122,60 +117,17 @@ def declared(source_name: str, name: str, spec: ColumnSpec) -> Column | None:
     return Column(name, source_name, spec.type, pg_type, "ignored" if spec.rule == "block" else "column")
 
 
-def from_arrow(source_name: str, name: str, field: pa.Field) -> Column:
-    """The column for an Arrow field; its metadata `pg_type`, where present, wins."""
-    kind = house_type(field.type)
-    pg_type = PG_TYPES[kind]
-    if pa.types.is_decimal(field.type):
-        pg_type = f"numeric({field.type.precision},{field.type.scale})"
-    metadata = cast("Mapping[bytes, bytes]", field.metadata or {})
-    if exact := metadata.get(b"pg_type", b"").decode():
-        pg_type = exact
-        kind = _house_type_of_pg(exact, kind)
-    return Column(name, source_name, kind, pg_type)
-
-
-def copies_into(field: pa.Field, column: Column, *, is_binary: bool = False) -> bool:
-    """COPY may put the field's texts into the column unseen: it would neither round nor coerce one of them.
+def copies_into(arriving: CopyColumn, column: Column, *, is_binary: bool = False) -> bool:
+    """COPY may put the texts into the column unseen: it would neither round nor coerce one of them.
 
     is_binary: not its texts but its bytes, whose meaning is the type's own; texts of all types have the same.
     """
-    arriving = from_arrow(column.source_name, column.name, field)
     if arriving.pg_type == column.pg_type:
         return True
     base = arriving.pg_type.partition("(")[0]
     has_same_bytes = column.pg_type == base or (column.pg_type == "text" and base in _TEXTS)
     is_wider = arriving.type == column.type and column.pg_type == PG_TYPES[column.type]
     return is_wider and (has_same_bytes or not is_binary)
-
-
-def house_type(kind: pa.DataType) -> ColumnType:
-    tests: tuple[tuple[ColumnType, bool], ...] = (
-        ("bool", pa.types.is_boolean(kind)),
-        ("decimal", pa.types.is_decimal(kind) or pa.types.is_uint64(kind)),
-        ("bigint", pa.types.is_integer(kind)),
-        ("double", pa.types.is_floating(kind)),
-        ("timestamp", pa.types.is_timestamp(kind)),
-        ("date", pa.types.is_date(kind)),
-        ("time", pa.types.is_time(kind)),
-        ("binary", pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)),
-        ("json", pa.types.is_nested(kind)),
-    )
-    for name, is_it in tests:
-        if is_it:
-            return name
-    return "text"
-
-
-def _house_type_of_pg(pg_type: str, fallback: ColumnType) -> ColumnType:
-    """The house type whose text form COPY accepts for this PostgreSQL type."""
-    base = pg_type.partition("(")[0].strip()
-    table: dict[str, ColumnType] = {
-        "numeric": "decimal", "jsonb": "json", "json": "json", "uuid": "text", "bytea": "binary", "date": "date",
-        "smallint": "bigint", "integer": "bigint", "bigint": "bigint", "real": "double", "double precision": "double",
-        "boolean": "bool", "timestamp with time zone": "timestamp", "time without time zone": "time",
-    }  # fmt: skip
-    return "text" if base.endswith("[]") else table.get(base, fallback)
 
 
 @cache

@@ -15,11 +15,10 @@ from psycopg.sql import SQL, Composed, Identifier
 from connectors.contract import CopyFormat
 from connectors.errors import SourceError
 from connectors.sync.columns import DELETED, OVERFLOW, Column
-from connectors.sync.decode import Reject
 from connectors.sync.dispositions import names
 from connectors.sync.originals import decoded, original
 from connectors.sync.package import Part
-from connectors.sync.parts import csv_reading
+from connectors.sync.rejects import Reject
 from connectors.sync.splitting import KEPT_BYTES
 
 _CHUNK_BYTES = 1 << 18
@@ -151,6 +150,8 @@ class Copier:
         """The CSV row as the record that it was, its values as texts; None when it cannot be read as one."""
         import pyarrow as pa
         import pyarrow.csv as pa_csv
+
+        from connectors.sync.arrow_csv import csv_reading
 
         try:
             (texts,) = pa_csv.read_csv(BytesIO(row), **csv_reading(columns, len(row) + 1)).to_pylist()

@@ -18,19 +18,18 @@ import pyarrow.compute as pyarrow_compute
 from msgspec.structs import astuple
 
 from connectors.contract import Frame, JsonRecords
+from connectors.copy_columns import copy_column, house_type
 from connectors.errors import SourceError
 from connectors.specs import ColumnType
 from connectors.sync.casting import by_value, cast, has_long_integers, json_values, payload_text, python_values
-from connectors.sync.columns import DELETED, Column, house_type
+from connectors.sync.columns import DELETED, Column
 from connectors.sync.columnwise import raw_numbers, raw_values
 from connectors.sync.flat import FlatReader
-from connectors.sync.records import Decoded, Page, Reject, observe_new, rows_to_table, whole
+from connectors.sync.records import Decoded, Page, observe_new, rows_to_table, whole
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import BadRecord, split_json
 from connectors.sync.values import Cleaning, UnfitError, is_clean_text
 from connectors.texts import has_longer_line
-
-__all__ = ["Decoded", "Decoder", "Reject"]
 
 _STRUCT_TYPES: Mapping[ColumnType, Any] = {
     "text": str | None,
@@ -58,20 +57,17 @@ class Decoder:
     null_values: texts that mean NULL. max_record_bytes: a larger record is quarantined unread.
     """
 
-    def __init__(self, schema: StreamSchema, null_values: Sequence[str], max_record_bytes: int) -> None:
+    def __init__(
+        self, schema: StreamSchema, null_values: Sequence[str], max_record_bytes: int, cleaning: Cleaning | None = None
+    ) -> None:
         self._schema = schema
         self._null_values = frozenset(null_values)
         self._max_record_bytes = max_record_bytes
-        self.cleaning = Cleaning()
+        self.cleaning = cleaning or Cleaning()
         self._revision = -1
         self._lines: Callable[[bytes], list[Any]] | None = None
         self._fields: list[tuple[Column, str]] = []
         self._flat: FlatReader | None = None
-
-    @property
-    def overflowing(self) -> int:
-        """Columns that this sync was the first to put into the overflow."""
-        return self._schema.overflowing
 
     def json(self, payload: JsonRecords) -> Decoded:
         """Table of the payload's records, and its rejects."""
@@ -155,7 +151,7 @@ class Decoder:
             if known is None and (pa.types.is_null(item.type) or not is_clean_text(item.name)):
                 has_misfits |= not pa.types.is_null(item.type)
                 continue
-            column = known or schema.observe_arrow(item)
+            column = known or schema.observe_exact(copy_column(item))
             if column is None or column.place == "overflow":
                 has_misfits = True
             elif column.place == "column":

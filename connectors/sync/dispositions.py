@@ -305,6 +305,11 @@ def _delete_insert(connection: Connection, tables: Tables, deleted: int, absent:
     )
 
 
+def mark_all_deleted(connection: Connection, tables: Tables) -> None:
+    """The source was emptied after these staged rows."""
+    connection.execute(SQL("update {} set {} = true").format(tables.staged, Identifier(DELETED)))
+
+
 def delete_absent(connection: Connection, tables: Tables, *, is_hard: bool, is_scd2: bool) -> int:
     """A full snapshot lacks keys that the raw table has: they were deleted at the source. Rows deleted."""
     absent = SQL("not exists (select 1 from {staged} s where {on})").format(

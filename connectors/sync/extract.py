@@ -1,15 +1,18 @@
 """Messages of a read to batches: decoded, written to part files, sealed by checkpoints, cut into windows."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.contract import (
     Attestation,
     Checkpoint,
+    CopyColumn,
     CopyFile,
+    Emptied,
     Frame,
     Hints,
     JsonRecords,
@@ -20,19 +23,21 @@ from connectors.contract import (
 from connectors.errors import ContractError
 from connectors.sync.audit import Audit
 from connectors.sync.batches import Batch
-from connectors.sync.columns import DELETED, copies_into, house_type
-from connectors.sync.decode import Decoded, Decoder, Reject
+from connectors.sync.columns import DELETED, copies_into
 from connectors.sync.lease import Stop
+from connectors.sync.notices import notices
 from connectors.sync.package import Part
-from connectors.sync.parts import PartWriter, csv_reading
+from connectors.sync.parts import PartWriter
 from connectors.sync.protect import Protector
-from connectors.sync.result import Progress, SyncRequest
+from connectors.sync.rejects import Reject
+from connectors.sync.result import Progress, SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES, bad_record
-from connectors.sync.values import is_clean_text
+from connectors.sync.values import Cleaning, is_clean_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from connectors.sync.decode import Decoder
+    from connectors.sync.records import Decoded
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
@@ -47,7 +52,6 @@ class Extraction:
     def __init__(
         self,
         request: SyncRequest,
-        decoder: Decoder,
         schema: StreamSchema,
         audit: Audit,
         stop: Stop,
@@ -55,7 +59,7 @@ class Extraction:
         progress: Progress,
     ) -> None:
         self._request = request
-        self._decoder = decoder
+        self._cleaning = Cleaning()
         self._schema = schema
         self._audit = audit
         self._stop = stop
@@ -71,6 +75,19 @@ class Extraction:
         self._held = 0
         self._reported = 0.0
         self._replaces: Replaces | None = None
+
+    @cached_property
+    def _decoder(self) -> "Decoder":
+        """Made for the first payload that is no finished file: it brings Arrow along."""
+        from connectors.sync.decode import Decoder
+
+        stream = self._request.stream
+        return Decoder(self._schema, stream.null_values, stream.max_record_bytes, self._cleaning)
+
+    @property
+    def notices(self) -> list[Verdict]:
+        """What was done to the data that nobody asked for."""
+        return notices(self._cleaning, self._schema.overflowing)
 
     @property
     def _waits_for_the_end(self) -> bool:
@@ -142,6 +159,8 @@ class Extraction:
 
     def _seal(self, checkpoint: Checkpoint) -> None:
         sealed, fresh = self._sealed, self._open
+        if fresh.emptied_after is not None:
+            sealed.emptied_after = len(sealed.parts) + fresh.emptied_after
         sealed.parts += self._writer.seal()
         sealed.rejects += fresh.rejects
         sealed.extracted += fresh.extracted
@@ -164,24 +183,30 @@ class Extraction:
             case Rejected():
                 message = protector.rejected(message) if protector else message
                 bad = bad_record(message.payload, message.reason)
-                self._keep(Decoded([], [Reject(bad.text, bad.reason, None, message.position)]), message.position)
+                self._count(1)
+                self._refuse([Reject(bad.text, bad.reason, None, message.position)])
             case Hints():
                 self._schema.expect(message.types)
             case Replaces():
                 self._replaces = message
+            case Emptied():
+                self._open.emptied_after = self._writer.cut()
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():
                 pass
 
-    def _keep(self, decoded: Decoded, position: str, rows: int | None = None) -> None:
+    def _keep(self, decoded: "Decoded", position: str, rows: int | None = None) -> None:
         loaded = 0
         for table in decoded.tables:
             self._writer.write(table, position, decoded.numbers)
             loaded += table.num_rows
-        rejects = map(self._protector.withheld, decoded.rejects) if self._protector else decoded.rejects
-        self._open.rejects += map(self._bounded, rejects)
         self._count(loaded + len(decoded.rejects) if rows is None else rows)
+        self._refuse(decoded.rejects)
+
+    def _refuse(self, rejects: Sequence[Reject]) -> None:
+        found = map(self._protector.withheld, rejects) if self._protector else rejects
+        self._open.rejects += map(self._bounded, found)
         self._audit.refuse_flood(len(self._open.rejects) + len(self._sealed.rejects))
 
     def _bounded(self, reject: Reject) -> Reject:
@@ -193,19 +218,19 @@ class Extraction:
         reason = f"{reject.reason} (payload cut to {SHOWN_BYTES:,} of {size:,} characters: too many large ones at once)"
         return replace(reject, payload=reject.payload[:SHOWN_BYTES], reason=reason)
 
-    def takes_binary(self, schema: "pa.Schema") -> bool:
+    def takes_binary(self, columns: Sequence[CopyColumn]) -> bool:
         """Every column of a file goes, or will go when it is first seen, into a column of the very same type.
 
         COPY checks a binary value against nothing but its type, and nobody here can read it.
         """
-        if self._protector.touches(schema.names):
+        if self._protector.touches(item.name for item in columns):
             return False
         trial = self._schema.frozen()
-        for item in schema:
+        for item in columns:
             column = trial.find(item.name) if is_clean_text(item.name) else None
             if column is None and item.name != DELETED and is_clean_text(item.name):
                 try:
-                    column = trial.observe_arrow(item)
+                    column = trial.observe_exact(item)
                 except ContractError:
                     return False
             if column is None or column.place != "column" or not copies_into(item, column, is_binary=True):
@@ -214,18 +239,18 @@ class Extraction:
 
     def _adopt(self, file: CopyFile) -> None:
         columns: list[str] = []
-        # every field is observed by its own type, also in a file that is read again as text
-        for item in file.schema:
-            if item.name == DELETED and house_type(item.type) == "bool":
+        # every column is observed by its own type, also in a file that is read again as text
+        for item in file.columns:
+            if item.name == DELETED and item.type == "bool":
                 columns.append(DELETED)
             elif item.name != DELETED and is_clean_text(item.name):
-                column = self._schema.find(item.name) or self._schema.observe_arrow(item)
+                column = self._schema.find(item.name) or self._schema.observe_exact(item)
                 if column is not None and column.place == "column" and copies_into(item, column):
                     columns.append(column.name)
-        if len(columns) < len(file.schema) or self._protector.touches(file.schema.names):
+        if len(columns) < len(file.columns) or self._protector.touches(file.names):
             self._adopt_by_value(file)
             return
-        self._schema.mark_seen(file.schema.names)
+        self._schema.mark_seen(file.names)
         self._writer.add(Part(file.path, file.rows, tuple(columns), file.position, format=file.format))
         self._count(file.rows)
 
@@ -235,7 +260,7 @@ class Extraction:
         for frame in frames_of(file) if file.rows else ():
             kept = self._protector.frame(frame) if self._protector else frame
             self._keep(self._decoder.frame(kept), frame.position, frame.table.num_rows)
-        self._schema.mark_seen(file.schema.names)
+        self._schema.mark_seen(file.names)
         file.path.unlink()
 
     def _count(self, rows: int) -> None:
@@ -251,8 +276,10 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
+    from connectors.sync.arrow_csv import csv_reading
+
     rows = 0
-    with pa_csv.open_csv(str(file.path), **csv_reading(file.schema.names, 1 << 22)) as reader:
+    with pa_csv.open_csv(str(file.path), **csv_reading(file.names, 1 << 22)) as reader:
         for batch in reader:
             yield Frame(
                 pa.Table.from_batches([batch]), f"{file.position} from row {rows + 1}" if rows else file.position

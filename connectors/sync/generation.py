@@ -14,8 +14,8 @@ from psycopg.sql import SQL, Identifier, Literal
 from connectors.specs import StreamSpec
 from connectors.sync.batches import Batch, Load
 from connectors.sync.columns import LOAD_ID
-from connectors.sync.decode import Reject
 from connectors.sync.dispositions import ROW_NUMBER, Tables
+from connectors.sync.rejects import Reject
 
 LOAD_SETTING = "headwater.load_id"
 """Holds the load's id while its publication runs."""

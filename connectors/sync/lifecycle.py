@@ -15,14 +15,13 @@ from connectors.registry import kind
 from connectors.sync import failures, ledger, registry, state
 from connectors.sync.audit import Audit, AuditFailedError
 from connectors.sync.clock import Clock
-from connectors.sync.decode import Decoder, Reject
 from connectors.sync.extract import Extraction
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import Lease, connect
-from connectors.sync.notices import notices
 from connectors.sync.publish import Publication
 from connectors.sync.publisher import Publisher
 from connectors.sync.quarantine import with_examples
+from connectors.sync.rejects import Reject
 from connectors.sync.result import Progress, RowCounts, Status, SyncRequest, SyncResult, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.tables import observed_columns
@@ -89,7 +88,7 @@ class _Sync:
         lease.step = lambda: self.publishing.step or clock.step or "extract"
         self.state_before: dict[str, Any] = {}
         self.audit: Audit | None = None
-        self.decoder: Decoder | None = None
+        self.extraction: Extraction | None = None
         self.refused: list[Callable[[], Sequence[Reject]]] = []
         ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
 
@@ -113,8 +112,8 @@ class _Sync:
         if isinstance(opened, ReadsWarehouse):
             opened.use_warehouse(self.dsn)
         with sync_folder(request, self.dsn) as folder, opened as source:
-            decoder = self.decoder = Decoder(schema, request.stream.null_values, request.stream.max_record_bytes)
-            extraction = Extraction(request, decoder, schema, audit, self.lease.stop, folder, self.progress)
+            extraction = Extraction(request, schema, audit, self.lease.stop, folder, self.progress)
+            self.extraction = extraction
             context = ReadContext(
                 window=request.window,
                 folder=_made(folder / "read"),
@@ -179,10 +178,10 @@ class _Sync:
 
     def finalize(self) -> SyncResult:
         assert self.audit is not None
-        assert self.decoder is not None
+        assert self.extraction is not None
         self.clock.at("finalize")
         request, audit = self.request, self.audit
-        verdicts = [*audit.verdicts, *notices(self.decoder), *_schema_verdict(self.connection, request)]
+        verdicts = [*audit.verdicts, *self.extraction.notices, *_schema_verdict(self.connection, request)]
         warned = [verdict for verdict in verdicts if not verdict.passed]
         status: Status = "succeeded"
         if audit.quarantined or warned:

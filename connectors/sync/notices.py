@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 
-from connectors.sync.decode import Decoder
 from connectors.sync.result import Verdict
+from connectors.sync.values import Cleaning
 
 
-def notices(decoder: Decoder) -> list[Verdict]:
+def notices(cleaning: Cleaning, overflowing: int) -> list[Verdict]:
     """`cleaned_text`: values that PostgreSQL cannot store as they came. `overflow`: columns without room."""
     found: list[Verdict] = []
-    counts = {name: number for name, number in asdict(decoder.cleaning).items() if number}
+    counts = {name: number for name, number in asdict(cleaning).items() if number}
     if counts:
         words = {
             "nul": "texts lost NUL characters",
@@ -19,9 +19,9 @@ def notices(decoder: Decoder) -> list[Verdict]:
         }
         said = ", ".join(f"{number:,} {words[name]}" for name, number in counts.items())
         found.append(_warning("cleaned_text", f"stored otherwise than they came: {said}", counts))
-    if decoder.overflowing:
-        said = f"{decoder.overflowing:,} new columns have no room in a row of PostgreSQL; they are keys of _overflow"
-        found.append(_warning("overflow", said, {"columns": decoder.overflowing}))
+    if overflowing:
+        said = f"{overflowing:,} new columns have no room in a row of PostgreSQL; they are keys of _overflow"
+        found.append(_warning("overflow", said, {"columns": overflowing}))
     return found
 
 

@@ -14,13 +14,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from connectors.column_spec import ColumnSpec
 from connectors.contract import Frame, JsonRecords, Message, Rejected
 from connectors.secrets import MASK, resolve
-from connectors.sync.casting import python_values
-from connectors.sync.decode import Reject
+from connectors.sync.rejects import Reject
 from connectors.sync.splitting import pieces
 from connectors.sync.values import Cleaning, Unreadable, is_clean_text
 
@@ -142,6 +140,10 @@ class Protector:
         return json.dumps(rule(text)).encode()
 
     def _array(self, array: Any, rule: Protect | None) -> Any:
+        import pyarrow as pa
+
+        from connectors.sync.casting import python_values  # Arrow loads with the first frame
+
         if rule is None:
             return pa.nulls(len(array))
         found: list[str | None] = []

@@ -20,12 +20,12 @@ from connectors.sync.batches import Batch, Load
 from connectors.sync.checks.contract import Staged
 from connectors.sync.columns import DELETED, OVERFLOW, SYNCED_AT
 from connectors.sync.copying import Copier
-from connectors.sync.decode import Reject
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
 from connectors.sync.generation import LOAD_SETTING, Generation, number_rows, stamp
 from connectors.sync.indexes import ensure_index
 from connectors.sync.lease import Lease
+from connectors.sync.rejects import Reject
 from connectors.sync.result import RowCounts, Step, SyncRequest
 
 
@@ -137,7 +137,7 @@ class Publication:
 
     @property
     def _disposition(self) -> str:
-        """A replay adds its few records to a table that is otherwise replaced as a whole; nothing new replaces nothing."""
+        """A replay adds its few records to a table that is otherwise replaced whole; nothing new replaces nothing."""
         write = self._stream.write or "append"
         adds = self._request.trigger == "replay" or (self._audit.nothing_new and not self._batch.extracted)
         return "append" if write == "replace" and adds else write
@@ -196,9 +196,13 @@ class Publication:
         limit = self._audit.quarantine_left
         copier = Copier(self._connection, tables.staged, self._schema.columns, self._numbers)
         try:
-            for part in self._batch.parts:
+            for number, part in enumerate(self._batch.parts):
+                if number == self._batch.emptied_after:
+                    dispositions.mark_all_deleted(self._connection, tables)
                 if part.rows:
                     copier.copy(part, may_refuse=limit)
+            if self._batch.emptied_after == len(self._batch.parts):
+                dispositions.mark_all_deleted(self._connection, tables)
         finally:
             self._pending += copier.rejects
         return copier
@@ -285,8 +289,14 @@ class Publication:
         return gone
 
     def _delete_absent(self, tables: Tables, *, is_hard: bool) -> int:
-        """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there."""
+        """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there.
+
+        A source that was emptied is no snapshot: it said so itself.
+        """
         audit = self._audit
+        if self._batch.emptied_after is not None:
+            is_scd2 = self._stream.write == "scd2"
+            return dispositions.delete_absent(self._connection, tables, is_hard=is_hard, is_scd2=is_scd2)
         if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.quarantined:
             return 0
         if audit.nothing_new:

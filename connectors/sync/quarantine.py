@@ -12,10 +12,10 @@ from connectors.errors import ConfigError
 from connectors.secrets import REFERENCE, mask, resolve
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.columns import DELETED
-from connectors.sync.decode import Reject
 from connectors.sync.dispositions import PLATFORM, ROW_NUMBER, Tables, count
 from connectors.sync.originals import decoded, original
 from connectors.sync.promises import judge_promise
+from connectors.sync.rejects import Reject
 from connectors.sync.result import SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES

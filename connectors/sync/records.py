@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from connectors.specs import ColumnType
 from connectors.sync.columns import DELETED, OVERFLOW, Column
+from connectors.sync.rejects import Reject
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import KEPT_BYTES
 from connectors.sync.values import (
@@ -23,16 +24,6 @@ from connectors.sync.values import (
 )
 
 _MAX_REASON = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record for quarantine. payload: JSON or the raw line. field: the column it failed on, if one."""
-
-    payload: str
-    reason: str
-    field: str | None
-    position: str
 
 
 @dataclass(slots=True)

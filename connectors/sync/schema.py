@@ -6,20 +6,18 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal, NoReturn
 
-import pyarrow as pa
-
+from connectors.contract import CopyColumn
+from connectors.copy_columns import PG_TYPES
 from connectors.errors import ContractError
 from connectors.specs import ColumnType, StreamSpec
 from connectors.sync.columns import (
     MAX_COLUMNS,
     MAX_ROW_BYTES,
     OVERFLOW,
-    PG_TYPES,
     Column,
     Place,
     clash,
     declared,
-    from_arrow,
     row_end,
     warehouse_name,
 )
@@ -155,9 +153,10 @@ class StreamSchema:
         name = warehouse_name(source_name, self._taken)
         return self._add_new(Column(name, source_name, kind, PG_TYPES[kind]), longest)
 
-    def observe_arrow(self, field: pa.Field) -> Column | None:
-        """Like `observe`, with the exact type of an Arrow field."""
-        return self._add_new(from_arrow(field.name, warehouse_name(field.name, self._taken), field), None)
+    def observe_exact(self, found: CopyColumn) -> Column | None:
+        """Like `observe`, with the exact type."""
+        name = warehouse_name(found.name, self._taken)
+        return self._add_new(Column(name, found.name, found.type, found.pg_type), None)
 
     def _add_new(self, column: Column, longest: int | None) -> Column | None:
         policy = "evolve" if self._is_first else self._spec.drift.new

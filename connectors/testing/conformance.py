@@ -312,7 +312,7 @@ def rows_of(message: Message) -> list[Row]:
             import csv
 
             with message.path.open(encoding="utf-8", newline="") as file:
-                return [dict(zip(message.schema.names, row, strict=True)) for row in csv.reader(file)]
+                return [dict(zip(message.names, row, strict=True)) for row in csv.reader(file)]
         case _:
             return []
 

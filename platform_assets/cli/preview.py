@@ -66,7 +66,7 @@ def protected(messages: Iterable[Message], stream: "StreamSpec") -> Iterator[Mes
 
     protector = Protector(stream.columns, stream.name, stream.null_values)
     for message in messages:
-        if protector and isinstance(message, CopyFile) and protector.touches(message.schema.names):
+        if protector and isinstance(message, CopyFile) and protector.touches(message.names):
             yield from map(protector.frame, frames_of(message))
         else:
             yield protector.message(message) if protector else message
@@ -81,10 +81,9 @@ def _rows(messages: Iterable[Message]) -> Iterator[Mapping[str, Any]]:
                 for batch in message.table.to_batches(max_chunksize=1000):
                     yield from batch.to_pylist()
             case CopyFile():
-                names: list[str] = list(message.schema.names)
                 with message.path.open(encoding="utf-8", newline="") as file:
                     for values in csv.reader(file):
-                        yield dict(zip(names, values, strict=True))
+                        yield dict(zip(message.names, values, strict=True))
             case Rejected():
                 output.note(f"{message.position}: one record would be quarantined: {message.reason}")
             case _:

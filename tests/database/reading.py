@@ -82,7 +82,7 @@ def rows_of(messages: Sequence[Message]) -> list[dict[str, str]]:
         if isinstance(message, CopyFile):
             rows = list(csv.reader(io.StringIO(message.path.read_bytes().decode(), newline="")))
             assert len(rows) == message.rows
-            found += [dict(zip(message.schema.names, row, strict=True)) for row in rows]
+            found += [dict(zip(message.names, row, strict=True)) for row in rows]
     return found
 
 

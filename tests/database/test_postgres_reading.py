@@ -213,7 +213,7 @@ def test_a_first_read_of_an_empty_table_still_tells_its_columns(source: Source, 
 
     assert isinstance(part, CopyFile)
     assert part.rows == 0
-    assert part.schema.names == ["id", "amount"]
+    assert part.names == ["id", "amount"]
     assert part.path.read_bytes() == b""
 
 

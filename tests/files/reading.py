@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from connectors.contract import Checkpoint, CopyFile, Frame, Message, ReadContext, Rejected, StreamState, Window
+from connectors.database.pg_types import arrow_type
 from connectors.errors import HeadwaterError
 from connectors.registry import kind
 from connectors.specs import SourceSpec, parse_source
@@ -72,10 +73,13 @@ def table_of(message: Frame | CopyFile) -> pa.Table:
         return message.table
     return pa_csv.read_csv(
         message.path,
-        read_options=pa_csv.ReadOptions(column_names=message.schema.names),
+        read_options=pa_csv.ReadOptions(column_names=message.names),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pa_csv.ConvertOptions(
-            column_types=message.schema, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+            column_types={column.name: arrow_type(column.pg_type) for column in message.columns},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
         ),
     )
 

@@ -10,7 +10,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from connectors.contract import Attestation, CopyFile, Message, ReadContext, StreamState, Window
+from connectors.contract import Attestation, CopyColumn, CopyFile, Message, ReadContext, StreamState, Window
 from connectors.registry import kind
 from connectors.specs import SourceSpec, parse_source
 
@@ -41,8 +41,8 @@ class Reading:
         return [row for part in self.of(CopyFile) for row in texts(part).to_pylist()]
 
     @property
-    def schema(self) -> pa.Schema:
-        return next(part.schema for part in self.of(CopyFile))
+    def columns(self) -> tuple[CopyColumn, ...]:
+        return next(part.columns for part in self.of(CopyFile))
 
     def of(self, kind: type) -> list[Any]:
         return [message for message in self.messages if isinstance(message, kind)]
@@ -56,10 +56,10 @@ class Reading:
 def texts(part: CopyFile) -> pa.Table:
     return pa_csv.read_csv(
         part.path,
-        read_options=pa_csv.ReadOptions(column_names=part.schema.names),
+        read_options=pa_csv.ReadOptions(column_names=part.names),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in part.schema.names},
+            column_types={name: pa.string() for name in part.names},
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],

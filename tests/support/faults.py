@@ -10,6 +10,7 @@ import pyarrow as pa
 from psycopg.sql import SQL, Identifier
 
 from connectors.contract import CopyFile, Frame, JsonRecords, Message
+from connectors.copy_columns import copy_columns
 from connectors.sync import SyncResult, Verdict
 from tests.support.scripted import sync
 
@@ -36,7 +37,7 @@ def copy_file(
         pa.field(name, kind[0], metadata={"pg_type": kind[1]}) if isinstance(kind, tuple) else pa.field(name, kind)
         for name, kind in columns.items()
     ]
-    return CopyFile(path, pa.schema(fields), raw.count(b"\n") if rows is None else rows, "file 1")
+    return CopyFile(path, copy_columns(fields), raw.count(b"\n") if rows is None else rows, "file 1")
 
 
 @dataclass(slots=True)

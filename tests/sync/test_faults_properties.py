@@ -75,7 +75,7 @@ def check(stream: Stream, sent: Sequence[dict[str, Any]]) -> None:
     held = {position for _, _, position in stream.held()}
     rows = [
         json.loads(text, parse_int=Decimal, parse_float=Decimal)
-        for (text,) in stream.fetch(f"select to_jsonb(t)::text from raw_unit.{stream.name} t")
+        for (text,) in stream.fetch(f'select to_jsonb("Row")::text from raw_unit.{stream.name} "Row"')
     ]
     loaded = {int(row["number"]): row for row in rows}
     assert len(loaded) == len(rows)

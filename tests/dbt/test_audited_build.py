@@ -1,8 +1,13 @@
 """`headwater dbt build`: the whole command on the demo's streams."""
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -40,3 +45,29 @@ def test_a_build_publishes_marts_once_again_slim_and_can_be_taken_back(env: dict
     assert (back.returncode, os.linesep in back.stdout) == (0, True), back.stderr
     assert count(raw, "marts.events") == events
     assert headwater(env, "rollback", "marts.events").returncode == 3
+
+
+@pytest.mark.slow
+def test_the_projects_pages_are_made_and_served(env: dict[str, str], raw: Warehouse, tmp_path: Path) -> None:
+    target = str(tmp_path / "target")
+    made = headwater(env, "docs", "generate", "--target-path", target)
+    assert made.returncode == 0, made.stdout + made.stderr
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["docs", "serve", "--target-path", target, "--host", "127.0.0.1", "--port", str(port), "--no-browser"]
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "platform_assets.cli", "dbt", *words],
+        env=env, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert serving.stdout is not None
+        assert any("Serving docs" in line for line in serving.stdout)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/catalog.json", timeout=30) as answer:
+            catalog = json.load(answer)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            page = answer.read()
+    finally:
+        os.killpg(serving.pid, signal.SIGTERM)
+        serving.wait(30)
+    assert "source.headwater.nyc_flights.flights" in catalog["sources"]
+    assert b"<html" in page

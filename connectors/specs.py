@@ -36,6 +36,11 @@ class ConnectorSpec(Spec):
 
     kind: str
 
+    @property
+    def reads_together(self) -> bool:
+        """All streams come out of one read: one op with a subset; see `connectors.contract.ReadsTogether`."""
+        return kind(self.kind).reads_together
+
 
 class CursorSpec(Spec):
     """The ordering field of an incremental stream.

@@ -1,23 +1,30 @@
 """PostgreSQL as a source: every read is one COPY, or one a window, inside one snapshot."""
 
-from collections.abc import Generator, Iterator
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
-from connectors.contract import DiscoveredStream, Message, ReadContext, StreamState
+from connectors.contract import Common, Connector, DiscoveredStream, Message, ReadContext, StreamState
 from connectors.database import failures
 from connectors.database.pg_catalog import DEFAULT_SCHEMA, read_tables
 from connectors.database.pg_read import TableRead
+from connectors.database.pg_replication import ReplicatedRead
+from connectors.database.pg_slot import Slot, drop_slot, find_slots
+from connectors.database.pg_together import Member, SharedSnapshot
 from connectors.database.prefetch import Prefetch, interrupting
-from connectors.errors import ConfigError, HeadwaterError
+from connectors.errors import ConfigError, HeadwaterError, TransientError
 from connectors.secrets import mask
+from connectors.specs import did_you_mean
 
 if TYPE_CHECKING:
     from connectors.kinds.database import DatabaseConnectorSpec, DatabaseStreamSpec
+
+log = logging.getLogger(__name__)
 
 # texts that every PostgreSQL reads back as the same values; a part waits while the engine loads the one before, so an
 # idle transaction is not an error here
@@ -30,15 +37,26 @@ SESSION: tuple[tuple[str, str], ...] = (
     ("client_encoding", "UTF8"),
     ("idle_in_transaction_session_timeout", "0"),
 )
+# a publication may take longer than the minute after which a server gives up a silent reader
+REPLICATION_SESSION: tuple[tuple[str, str], ...] = (("wal_sender_timeout", "1h"),)
 CANCEL_SECONDS = 5.0
 
 
 class PostgresConnector:
     """One PostgreSQL database. Each read opens a connection of its own and leaves none behind."""
 
-    def __init__(self, source: str, spec: "DatabaseConnectorSpec", url: str, password: str | None) -> None:
-        """Raises ConfigError when the URL is not one of libpq's."""
+    def __init__(
+        self,
+        source: str,
+        spec: "DatabaseConnectorSpec",
+        url: str,
+        password: str | None,
+        slots: Mapping[str, str] | None = None,
+    ) -> None:
+        """slots: names of the replication slots, by stream. Raises ConfigError when the URL is not one of libpq's."""
         self._source = source
+        self._slots = slots or {}
+        self._created: list[str] = []
         self._spec = spec
         try:
             options = conninfo.conninfo_to_dict(_libpq_url(url))
@@ -64,17 +82,18 @@ class PostgresConnector:
 
     def check(self) -> str:
         """Connects and lists the schema: `PostgreSQL 18.1 at db:5432/shop as headwater: 12 tables in public`."""
-        with self._connected(self._source) as connection, self._classified(self._source, "listing tables"):
+        with self.connected(self._source) as connection, self._classified(self._source, "listing tables"):
             tables = read_tables(connection, self.schema)
             version = connection.info.parameter_status("server_version") or "?"
-            return (
+            line = (
                 f"PostgreSQL {version.split()[0]} at {self.place} as {connection.info.user}: "
                 f"{len(tables)} tables in {self.schema}"
             )
+            return "\n  ".join([line, *map(str, find_slots(connection, self._slots.values()))])
 
     def discover(self) -> tuple[DiscoveredStream, ...]:
         """The tables and views of the schema."""
-        with self._connected(self._source) as connection, self._classified(self._source, "listing tables"):
+        with self.connected(self._source) as connection, self._classified(self._source, "listing tables"):
             return tuple(shape.discovered() for shape in read_tables(connection, self.schema))
 
     def read(self, stream: "DatabaseStreamSpec", state: StreamState, context: ReadContext) -> Iterator[Message]:
@@ -84,6 +103,21 @@ class PostgresConnector:
             ConfigError: no such table or column. AuthError: refused. TransientError: the connection was lost; what
             was sealed stays. ResourceError: a timeout at the source, or no disk here. Cancelled: asked to stop.
         """
+        return self.read_at(stream, state, context, None)
+
+    def together(self, streams: "Sequence[DatabaseStreamSpec]", common: Common) -> Mapping[str, Connector]:
+        """Reads of one moment."""
+        snapshot = SharedSnapshot(self, [stream.name for stream in streams])
+        return {stream.name: Member(self, snapshot, stream.name) for stream in streams}
+
+    def read_at(
+        self,
+        stream: "DatabaseStreamSpec",
+        state: StreamState,
+        context: ReadContext,
+        snapshot: Callable[[str], str] | None,
+    ) -> Iterator[Message]:
+        """`read`, in a snapshot that another session has exported and holds."""
         where = f"{self._source}.{stream.name}"
         current: list[psycopg.Connection[Any]] = []
 
@@ -91,8 +125,26 @@ class PostgresConnector:
             for connection in current:
                 _cancel(connection)
 
+        def replicate(emit: Any) -> None:
+            with self._aside(where) as aside, self._replicating(where) as replication:
+                current.append(aside)
+                with interrupting(context.cancelled, interrupt):
+                    read = ReplicatedRead(
+                        aside, replication, lambda snapshot: self.connected(where, snapshot), where, self.schema,
+                        stream, self._slots[stream.name], state, context, self._spec.part_mb << 20,
+                    )  # fmt: skip
+                    try:
+                        with self._classified(where, f"reading {stream.table_name}", context, read):
+                            read.run(emit)
+                    finally:
+                        if read.has_created:
+                            self._created.append(read.slot_name)
+
         def produce(emit: Any) -> None:
-            with self._connected(where) as connection:
+            if stream.replication is not None and context.page_limit is None:
+                replicate(emit)
+                return
+            with self.connected(where, snapshot(where) if snapshot is not None else None) as connection:
                 current.append(connection)
                 with interrupting(context.cancelled, interrupt):
                     read = TableRead(connection, where, self.schema, stream, state, context, self._spec.part_mb << 20)
@@ -101,9 +153,63 @@ class PostgresConnector:
 
         yield from Prefetch(produce, interrupt)
 
+    def slots(self) -> list[tuple[Slot, str | None]]:
+        """The source's replication slots, and the stream of each; None where no stream of the source file has it."""
+        streams = {slot: stream for stream, slot in self._slots.items()}
+        with self._aside(self._source) as connection, self._classified(self._source, "listing slots"):
+            found = find_slots(connection, streams, f"headwater_{self._source}_")
+            return [(slot, streams.get(slot.name)) for slot in found]
+
+    def drop_slot(self, name: str) -> None:
+        """Raises ConfigError when there is no such slot of this source, TransientError when it is being read."""
+        with self._aside(self._source) as connection, self._classified(self._source, f"dropping slot {name}"):
+            found = {
+                slot.name: slot for slot in find_slots(connection, self._slots.values(), f"headwater_{self._source}_")
+            }
+            if name not in found:
+                raise ConfigError(self._source, f"no slot {name!r}", did_you_mean(name, list(found)))
+            drop_slot(connection, found[name], self._source)
+
     @contextmanager
-    def _connected(self, where: str) -> Generator["psycopg.Connection[Any]"]:
-        """A connection in one read-only snapshot: what is read in it is of one moment."""
+    def _aside(self, where: str) -> Generator["psycopg.Connection[Any]"]:
+        """A connection without a transaction, for catalogs and slots."""
+        try:
+            connection = psycopg.connect(self._conninfo(), autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise self._masked(failures.connect_failure(where, error, self.place)) from error
+        try:
+            with self._classified(where, "preparing the session"):
+                for name, value in (*SESSION, *self._timeouts()):
+                    connection.execute("select set_config(%s, %s, false)", (name, value))
+            yield connection
+        finally:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    @contextmanager
+    def _replicating(self, where: str) -> Generator["psycopg.Connection[Any]"]:
+        """A connection that speaks the replication protocol."""
+        try:
+            connection = psycopg.connect(
+                self._conninfo(), autocommit=True, prepare_threshold=None, replication="database"
+            )
+        except psycopg.Error as error:
+            raise self._masked(failures.connect_failure(where, error, self.place)) from error
+        try:
+            with self._classified(where, "preparing the session"):
+                for name, value in (*SESSION, *REPLICATION_SESSION):
+                    connection.execute(sql.SQL("set {} to {}").format(sql.Identifier(name), sql.Literal(value)))
+            yield connection
+        finally:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    @contextmanager
+    def connected(self, where: str, snapshot: str | None = None) -> Generator["psycopg.Connection[Any]"]:
+        """A connection in one read-only snapshot: what is read in it is of one moment.
+
+        snapshot: one that another session has exported.
+        """
         try:
             connection = psycopg.connect(self._conninfo())
         except psycopg.Error as error:
@@ -114,6 +220,8 @@ class PostgresConnector:
             # a pooler hands the session to others: nothing of ours outlives the transaction
             connection.prepare_threshold = None
             with self._classified(where, "preparing the session"):
+                if snapshot is not None:
+                    _enter(connection, snapshot, where)
                 for name, value in (*SESSION, *self._timeouts()):
                     connection.execute("select set_config(%s, %s, true)", (name, value))
             yield connection
@@ -138,7 +246,11 @@ class PostgresConnector:
 
     @contextmanager
     def _classified(
-        self, where: str, doing: str, context: ReadContext | None = None, read: "TableRead | None" = None
+        self,
+        where: str,
+        doing: str,
+        context: ReadContext | None = None,
+        read: "TableRead | ReplicatedRead | None" = None,
     ) -> Generator[None]:
         """Errors of psycopg and of the disk as the platform's."""
         try:
@@ -162,13 +274,26 @@ class PostgresConnector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left open: every read closes its own connection."""
+        """Every read closes its own connections. A slot whose first read has failed is not left behind."""
+        for name in self._created if error is not None else ():
+            try:
+                self.drop_slot(name)
+            except HeadwaterError as failure:
+                log.warning("slot %s was left behind, the next sync drops it: %s", name, failure)
 
 
 def _libpq_url(url: str) -> str:
     """The URL without SQLAlchemy's driver suffix: postgresql+psycopg:// becomes postgresql://."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme.split('+', 1)[0].lower()}{separator}{rest}"
+
+
+def _enter(connection: "psycopg.Connection[Any]", snapshot: str, where: str) -> None:
+    try:
+        connection.execute(sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+    except psycopg.DatabaseError as error:
+        what = f"the common snapshot {snapshot} is gone: the connection that held it was lost"
+        raise TransientError(where, what, "The next attempt reads all of its streams from a new one.") from error
 
 
 def _cancel(connection: "psycopg.Connection[Any]") -> None:

@@ -9,19 +9,24 @@ The libraries load when a source is opened, not with the definitions.
 """
 
 from datetime import timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from connectors.contract import Connector, Kind
+from connectors.errors import ConfigError
 from connectors.secrets import SecretRef, ValueRef, is_reference, resolve
 from connectors.specs import ConnectorSpec, Names, Spec, StreamSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from connectors.specs import SourceSpec
 
 POSTGRES_SCHEMES = ("postgres", "postgresql")
+MAX_SLOT_NAME = 63
 Identifier = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -37,6 +42,7 @@ class DatabaseConnectorSpec(ConnectorSpec):
         database's own setting.
     lock_timeout: waiting for a lock at the source (a table that is being altered).
     part_mb: a COPY is cut at a row's end into files of about this size.
+    consistent: the streams of one run read one moment of the database (PostgreSQL).
     """
 
     url: ValueRef
@@ -46,6 +52,11 @@ class DatabaseConnectorSpec(ConnectorSpec):
     statement_timeout: timedelta | None = None
     lock_timeout: timedelta | None = timedelta(seconds=30)
     part_mb: int = Field(default=32, ge=1, le=4096)
+    consistent: bool = False
+
+    @property
+    def reads_together(self) -> bool:
+        return self.consistent
 
     @field_validator("url")
     @classmethod
@@ -76,6 +87,17 @@ class KeysetSpec(Spec):
     rows: int = Field(default=1_000_000, ge=1)
 
 
+class ReplicationSpec(Spec):
+    """The table's changes out of PostgreSQL's log, joined to a first read of all its rows.
+
+    publication: at the source, with this table in it. slot: its name at the source; None makes one of the names of
+    source and stream. One slot has one reader: two installations need two names.
+    """
+
+    publication: Identifier
+    slot: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,63}$")] | None = None
+
+
 class DatabaseStreamSpec(StreamSpec):
     """One table or view.
 
@@ -95,6 +117,7 @@ class DatabaseStreamSpec(StreamSpec):
     where: str | None = None
     keyset: KeysetSpec | None = None
     order: bool | None = None
+    replication: ReplicationSpec | None = None
 
     @property
     def table_name(self) -> str:
@@ -133,6 +156,34 @@ class DatabaseStreamSpec(StreamSpec):
             raise ValueError("keyset and order are two ways to resume one read; keep one of them")
         return self
 
+    @model_validator(mode="after")
+    def _replicable(self) -> Self:
+        if self.replication is None:
+            return self
+        if self.write not in ("merge", "scd2"):
+            raise ValueError("replication brings changes of rows by key; use write: merge or scd2")
+        contradicting = [
+            name
+            for name in ("cursor", "partitions", "keyset", "where", "order", "snapshot")
+            if getattr(self, name) not in (None, False)
+        ]
+        if contradicting:
+            raise ValueError(f"replication reads the whole table and its log; leave out {', '.join(contradicting)}")
+        if protected := [key for key in self.primary_key if key in self.columns and self.columns[key].rule != "keep"]:
+            raise ValueError(f"replication finds rows by {protected[0]}, and columns protects it")
+        return self
+
+
+def slot_name(source: str, stream: DatabaseStreamSpec) -> str:
+    """Of the stream's replication slot; a name that would be too long ends in a digest."""
+    assert stream.replication is not None
+    if stream.replication.slot is not None:
+        return stream.replication.slot
+    name = f"headwater_{source}_{stream.name}"
+    if len(name) <= MAX_SLOT_NAME:
+        return name
+    return f"{name[: MAX_SLOT_NAME - 9]}_{sha256(name.encode()).hexdigest()[:8]}"
+
 
 def _open(source: "SourceSpec") -> Connector:
     """The connector of the URL's database; loads its library, touches no network.
@@ -141,15 +192,35 @@ def _open(source: "SourceSpec") -> Connector:
         ConfigError: a reference is not set, or no driver for the URL is installed.
     """
     spec = cast("DatabaseConnectorSpec", source.connector)
+    streams = cast("tuple[DatabaseStreamSpec, ...]", source.streams)
     url = resolve(spec.url, f"{source.source}: connector.url")
     password = resolve(spec.password, f"{source.source}: connector.password") if spec.password else None
+    if spec.consistent:
+        _check_consistent(source.source, streams)
     if is_postgres(url):
         from connectors.database.postgres import PostgresConnector  # loads libpq: only when a source is opened
 
-        return PostgresConnector(source.source, spec, url, password)
+        slots = {stream.name: slot_name(source.source, stream) for stream in streams if stream.replication}
+        return PostgresConnector(source.source, spec, url, password, slots)
+    own = [stream.name for stream in streams if stream.replication]
+    if own or spec.consistent:
+        what = f"{f'replication of {own[0]}' if own else 'consistent'} is PostgreSQL's, and connector.url is another's"
+        raise ConfigError(source.source, what, "Take it out of the source file.")
     from connectors.database.alchemy import AlchemyConnector  # loads SQLAlchemy: only when a source is opened
 
     return AlchemyConnector(source.source, spec, url, password)
+
+
+def _check_consistent(source: str, streams: "Sequence[DatabaseStreamSpec]") -> None:
+    """Raises ConfigError for a stream that is not read at one moment."""
+    for stream in streams:
+        for name in ("replication", "partitions", "keyset"):
+            if getattr(stream, name) is not None:
+                raise ConfigError(
+                    f"{source}.{stream.name}",
+                    f"{name} reads at other moments than the streams of connector.consistent",
+                    "Put the stream into a source file of its own.",
+                )
 
 
 def is_postgres(url: str) -> bool:

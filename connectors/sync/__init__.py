@@ -3,7 +3,6 @@
 `sync(request, dsn)` takes a stream from start to its final status.
 """
 
-from connectors.registry import kind
 from connectors.sync.result import (
     ObservedColumn,
     Progress,
@@ -44,7 +43,7 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
         HeadwaterError: classified; the ledger row is already final and the last good data is in place. Its
             `sync_id` attribute names the row.
     """
-    if kind(request.source.connector.kind).reads_together:
+    if request.source.connector.reads_together:
         from connectors.sync.together import sync_together
 
         progress = progress or Progress()

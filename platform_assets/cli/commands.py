@@ -42,6 +42,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
     Entry("auth", "auth", "Sign in to sources by a browser; list and forget the tokens that are kept."),
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
+    Entry("slots", "slots", "List or drop the replication slots of a source's database."),
     Entry("connectors", "connectors", "Install, lock, list and upgrade the programs that sources run."),
     Entry("export", "export", "Serve a source's connector to others: as a Singer tap, as an Airbyte source."),
     Entry("tap", "tap", "Look at the messages of a Singer tap: `tap inspect`."),

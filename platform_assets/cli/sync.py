@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from connectors.errors import HeadwaterError
-from connectors.registry import kind
 from platform_assets.cli import UNEXPECTED, output
 from platform_assets.cli.context import reachable, read_settings
 
@@ -57,7 +56,7 @@ def command(
         for lost in settle_lost(warehouse.loader_dsn):
             output.note(f"settled a sync whose process had died: {lost}")
         requests = [SyncRequest(spec, stream, trigger="cli") for stream in streams]
-        if kind(spec.connector.kind).reads_together:
+        if spec.connector.reads_together:
             outcomes += _sync_together(requests, warehouse.loader_dsn, cancelled, verbose=verbose)
             requests = []
         for request in requests:

@@ -97,7 +97,7 @@ def source_definitions(spec: SourceSpec, place: str) -> dg.Definitions:
 
 def _assets(spec: SourceSpec, place: str) -> Iterator[dg.AssetsDefinition]:
     entry = kind(spec.connector.kind)
-    if entry.reads_together:
+    if spec.connector.reads_together:
         checks_by_stream = {stream.name: checks_of(stream, place) for stream in spec.streams}
         with _friendly(f"{place}: streams"):
             yield source_asset(spec, entry, checks_by_stream)

@@ -1,6 +1,6 @@
 """What COPY reads out of every type, COPY reads back as the same values into the columns that the schema names."""
 
-from typing import Any
+from typing import Any, LiteralString, cast
 
 import psycopg
 import pyarrow as pa
@@ -176,7 +176,7 @@ def test_types_are_exact(source: psycopg.Connection[Any], reader: Reader) -> Non
 def _load(session: psycopg.Connection[Any], table: str, part: CopyFile) -> None:
     """A table of the schema's own types, filled by COPY, as the engine does."""
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(item.name), sql.SQL(item.pg_type))
+        sql.SQL("{} {}").format(sql.Identifier(item.name), sql.SQL(cast("LiteralString", item.pg_type)))
         for item in part.columns  # pyright: ignore[reportArgumentType] a type of the catalog
     )
     session.execute(sql.SQL("create table {} ({})").format(sql.Identifier(table), columns))

@@ -51,7 +51,7 @@ def test_an_unknown_key_names_the_nearest_one_as_it_is_written() -> None:
         ({"select": ["a", "b", "a"]}, "select names a column twice: a"),
         ({"select": ["a"], "primary_key": "id"}, "column 'id' is a key or the cursor"),
         ({"exclude": "at", "cursor": {"field": "at"}}, "column 'at' is a key or the cursor"),
-        ({"columns": {"at": {"rule": "block"}}, "cursor": {"field": "at"}}, "column 'at' is a key or the cursor"),
+        ({"columns": {"at": {"rule": "block"}}, "cursor": {"field": "at"}}, "rule: block contradicts cursor"),
         ({"where": " "}, "where is one SQL condition"),
         ({"where": "true); drop table x; --"}, "where is one SQL condition"),
         ({"partitions": {"by": "day", "start": "2024-01-01"}}, "partitions bound the read by the cursor"),

@@ -17,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from uuid import uuid4
 
+import psutil
 import psycopg
 
 from benchmarks.support import (
@@ -35,6 +36,7 @@ from benchmarks.support import (
     with_ratios,
 )
 from platform_assets.settings import PROJECT_ROOT
+from platform_assets.warehouse.layout import layout_of
 
 CLAIM = "Signed webhooks, durable before the answer: 10,000 a second, and half of what the same server answers unstored"
 SECRET = "the-secret-of-this-benchmark"  # noqa: S105  nobody else has it
@@ -45,12 +47,16 @@ WARM_UP = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Volley:
-    """One measured volley. latencies: seconds from a delivery's last byte out to its answer."""
+    """One measured volley. latencies: seconds from a delivery's last byte out to its answer.
+
+    cpu: seconds of the receiver, of PostgreSQL and of the sender, which other work on the machine does not lengthen.
+    """
 
     seconds: float
     latencies: Sequence[float]
     refused: int
     peak_bytes: int
+    cpu: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def p99_ms(self) -> float:
@@ -139,7 +145,11 @@ def measured(server: BenchServer, path: str, deliveries: int, connections: int, 
         asyncio.run(fire(port, pid, requests(WARM_UP), connections))
         for _ in range(repeats):
             _clean(server)
-            volley = asyncio.run(fire(port, pid, requests(deliveries), connections))
+            waiting = requests(deliveries)
+            before = _cpu(pid, server)
+            volley = asyncio.run(fire(port, pid, waiting, connections))
+            used = [now - then for now, then in zip(_cpu(pid, server), before, strict=True)]
+            volley = replace(volley, cpu=(used[0], used[1], used[2]))
             volleys.append(volley)
             stored = _stored(server)
             expected = 0 if path == NOTHING else deliveries
@@ -147,7 +157,7 @@ def measured(server: BenchServer, path: str, deliveries: int, connections: int, 
                 note = f"{volley.refused} refused, {stored} of {expected} stored"
             progress(
                 f"{path}: {deliveries / volley.seconds:,.0f}/s, p99 {volley.p99_ms:.1f} ms, "
-                f"{volley.peak_bytes / 1e6:.0f} MB {note}"
+                f"{volley.peak_bytes / 1e6:.0f} MB, {_told(volley.cpu, deliveries)} {note}"
             )
     outcome = Outcome(
         path,
@@ -158,7 +168,30 @@ def measured(server: BenchServer, path: str, deliveries: int, connections: int, 
         note,
     )
     p99 = median(volley.p99_ms for volley in volleys)
-    return replace(outcome, note=outcome.note or f"p99 {p99:.1f} ms"), p99
+    cpu = median(volley.cpu[0] for volley in volleys), median(volley.cpu[1] for volley in volleys)
+    told = f"p99 {p99:.1f} ms; {_told((*cpu, median(volley.cpu[2] for volley in volleys)), deliveries)}"
+    return replace(outcome, note=outcome.note or told), p99
+
+
+def _cpu(pid: int, server: BenchServer) -> tuple[float, float, float]:
+    """Seconds used so far by the receiver, by PostgreSQL with its backends, and by this process."""
+    postmaster = int((layout_of(server.home).data_dir / "postmaster.pid").read_text().split()[0])
+    return _tree_cpu(pid), _tree_cpu(postmaster), time.process_time()
+
+
+def _tree_cpu(pid: int) -> float:
+    root = psutil.Process(pid)
+    total = 0.0
+    for member in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            used = member.cpu_times()
+            total += used.user + used.system
+    return total
+
+
+def _told(cpu: tuple[float, float, float], deliveries: int) -> str:
+    receiver, database, sender = (seconds * 1_000 / deliveries for seconds in cpu)
+    return f"CPU s a 1,000: receiver {receiver:.3f}, PostgreSQL {database:.3f}, sender {sender:.3f}"
 
 
 def _clean(server: BenchServer) -> None:

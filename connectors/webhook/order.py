@@ -21,7 +21,7 @@ SPACE = 0x4857
 ANNOUNCE = f"""
     select pg_advisory_xact_lock_shared(({SPACE}::bigint << 48) | coalesce(max(sequence), 0)) from ops.webhook_inbox
 """
-"""The first statement of every transaction that writes to the inbox."""
+"""What every transaction that writes to the inbox does first: a statement, or a part that its insert reads from."""
 
 _NEWEST = "select coalesce(max(sequence), 0) from ops.webhook_inbox"
 _ANNOUNCED = f"""

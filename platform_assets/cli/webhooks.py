@@ -1,4 +1,4 @@
-"""`headwater webhooks`: receive signed deliveries, and see what was not read yet."""
+"""`headwater webhooks`: receive signed deliveries, see what was not read yet, and let old ones go."""
 
 import json
 import logging
@@ -11,7 +11,9 @@ import typer
 from platform_assets.cli import output
 from platform_assets.cli.context import protect_secrets, read_settings, running_warehouse
 
-command = typer.Typer(no_args_is_help=True, help="Receive signed deliveries into the inbox; list what is not read yet.")
+command = typer.Typer(
+    no_args_is_help=True, help="Receive signed deliveries into the inbox; list what is not read; prune."
+)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Sources of kind webhook; without any, all of them.")]
 
@@ -93,3 +95,40 @@ def backlog(
         oldest = f"{item.oldest:%Y-%m-%d %H:%M:%S}" if item.oldest else "-"
         table.add_row(f"{item.source}.{item.stream}", f"{item.deliveries:,}", oldest)
     output.console().print(table)
+
+
+@command.command("prune")
+def prune(
+    sources: Names = None,
+    older_than: Annotated[int, typer.Option(min=1, help="Days since they were stored.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete what is shown.")] = False,
+) -> None:
+    """Delete old deliveries that every stream of their source has read; what is not read stays, however old.
+
+    Shows what would go; --yes deletes it.
+    """
+    from datetime import UTC, datetime, timedelta
+
+    import psycopg
+
+    from platform_assets.webhooks.hooks import webhook_sources
+    from platform_assets.webhooks.prune import plan_pruning
+    from platform_assets.webhooks.prune import prune as delete
+
+    settings = read_settings()
+    specs = webhook_sources(sources or (), settings.project_root)
+    before = datetime.now(UTC) - timedelta(days=older_than)
+    with (
+        running_warehouse(settings) as warehouse,
+        psycopg.connect(warehouse.admin_dsn, autocommit=True) as session,
+    ):
+        plans = [plan_pruning(session, spec, before) for spec in specs]
+        for plan in plans:
+            since = f", stored since {plan.oldest:%Y-%m-%d}" if plan.oldest else ""
+            print(f"{plan.source}: {plan.deliveries:,} read and older than {older_than} days{since}")
+            if plan.unread:
+                print(f"{plan.source}: {plan.unread:,} as old stay, because {plan.slowest} has not read them")
+            if yes:
+                print(f"{plan.source}: {delete(session, plan):,} deleted")
+        if not yes and any(plan.deliveries for plan in plans):
+            print("This was the plan; give --yes to delete them.")

@@ -6,6 +6,7 @@ rates     how many deliveries a source may send
 inbox     group commit into ops.webhook_inbox
 metrics   what happened, as Prometheus text
 backlog   what the streams have not read yet
+prune     old deliveries that every stream has read leave the inbox
 app       the ASGI app
 serve     the process
 """

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
     from connectors.kinds.webhook import WebhookStreamSpec
 
-_POSITION = """
+POSITION = """
     select coalesce((state -> 'connector' ->> 'sequence')::bigint, 0) from ops.stream_state
     where source = %s and stream = %s order by version desc limit 1
 """
+"""(source, stream): everything up to this sequence number was read."""
 _UNREAD = """
     select count(*), min(received_at), max(sequence) from ops.webhook_inbox
     where source = %s and sequence > %s and event_type like any(%s)
@@ -39,7 +40,7 @@ def read_backlog(session: "psycopg.Connection[Any]", sources: Iterable[SourceSpe
 
     for source in sources:
         for stream in cast("Sequence[WebhookStreamSpec]", source.streams):
-            position = session.execute(_POSITION.encode(), [source.source, stream.name]).fetchone()
+            position = session.execute(POSITION.encode(), [source.source, stream.name]).fetchone()
             patterns = [like_pattern(event) for event in stream.events]
             found = session.execute(_UNREAD.encode(), [source.source, position[0] if position else 0, patterns])
             count, oldest, newest = found.fetchone() or (0, None, None)

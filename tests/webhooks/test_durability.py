@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -158,7 +158,7 @@ def test_two_receivers_share_one_inbox_and_store_a_delivery_once(
 
 
 @asynccontextmanager
-async def _locked_inbox(warehouse: Warehouse) -> AsyncIterator[Callable[[], None]]:
+async def _locked_inbox(warehouse: Warehouse) -> AsyncGenerator[Callable[[], None]]:
     """Nothing can be committed to the inbox while inside, or until the function that it gives is called."""
     with psycopg.connect(warehouse.admin_dsn) as blocker:
         blocker.execute("lock table ops.webhook_inbox in share row exclusive mode")

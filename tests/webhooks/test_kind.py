@@ -14,16 +14,13 @@ from connectors.contract import Window
 from connectors.errors import ConfigError
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import SyncRequest, SyncResult, sync
-from connectors.webhook.order import ANNOUNCE, readable_until
+from connectors.webhook.order import readable_until
 from platform_assets.assets.resources import WarehouseResource
 from platform_assets.components.source import source_definitions
 from platform_assets.warehouse import Warehouse
 from platform_assets.webhooks.backlog import read_backlog
-
-INSERT = """
-    insert into ops.webhook_inbox (delivery_id, source, event_type, body) values (%s, %s, %s, %s)
-    on conflict do nothing
-"""
+from platform_assets.webhooks.inbox import INSERT
+from platform_assets.webhooks.prune import plan_pruning, prune
 
 
 def hooks(*streams: Mapping[str, Any], **connector: Any) -> SourceSpec:
@@ -38,9 +35,13 @@ def hooks(*streams: Mapping[str, Any], **connector: Any) -> SourceSpec:
 
 def deliver(dsn: str, *rows: tuple[str, str, bytes], source: str = "hub") -> None:
     with psycopg.connect(dsn) as session:
-        session.execute(ANNOUNCE.encode())
-        for delivery, kind, body in rows:
-            session.execute(INSERT, [delivery, source, kind, body])
+        insert(session, *rows, source=source)
+
+
+def insert(session: psycopg.Connection[Any], *rows: tuple[str, str, bytes], source: str = "hub") -> None:
+    """By the statement of the receiver."""
+    columns = [[row[0] for row in rows], [source for _ in rows], [row[1] for row in rows], [row[2] for row in rows]]
+    session.execute(INSERT.encode(), [*columns, ["{}" for _ in rows]])
 
 
 def run(warehouse: Warehouse, spec: SourceSpec, stream: str = "events", window: Window | None = None) -> SyncResult:
@@ -124,9 +125,7 @@ def test_a_body_that_breaks_the_contract_goes_to_quarantine(warehouse: Warehouse
 def writing(dsn: str, *deliveries: str) -> Generator[psycopg.Connection[Any]]:
     """A receiver's transaction that has its sequence numbers and is not committed yet."""
     with psycopg.connect(dsn) as session:
-        session.execute(ANNOUNCE.encode())
-        for delivery in deliveries:
-            session.execute(INSERT, [delivery, "hub", "push", b"{}"])
+        insert(session, *((delivery, "push", b"{}") for delivery in deliveries))
         yield session
 
 
@@ -168,10 +167,8 @@ def test_many_writers_and_one_reader_lose_and_double_nothing(warehouse: Warehous
     def write(writer: int) -> None:
         with psycopg.connect(dsn) as session:
             for number in range(40):
-                session.execute(ANNOUNCE.encode())
                 names = [f"w{writer}-{number}-{item}" for item in range(3)]
-                for name in names:
-                    session.execute(INSERT, [name, "hub", "push", b"{}"])
+                insert(session, *((name, "push", b"{}") for name in names))
                 if number % 7 == 6:
                     session.rollback()
                 else:
@@ -207,6 +204,63 @@ def test_the_backlog_is_what_a_stream_has_not_read(warehouse: Warehouse) -> None
     with psycopg.connect(warehouse.loader_dsn, autocommit=True) as session:
         found = {item.stream: (item.deliveries, item.newest) for item in read_backlog(session, [spec])}
     assert found == {"events": (0, None), "stars": (1, 2)}
+
+
+def test_pruning_takes_what_every_stream_has_read_and_nothing_else(warehouse: Warehouse) -> None:
+    spec = hooks({"name": "events"}, {"name": "stars", "events": "star"})
+    old, new = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 3, tzinfo=UTC)
+    before = datetime(2024, 3, 2, tzinfo=UTC)
+
+    def left() -> list[str]:
+        with psycopg.connect(warehouse.admin_dsn) as session:
+            found = session.execute("select delivery_id from ops.webhook_inbox order by sequence").fetchall()
+        return [row[0] for row in found]
+
+    def pruned(*, dry: bool = False) -> tuple[int, int]:
+        with psycopg.connect(warehouse.admin_dsn, autocommit=True) as session:
+            plan = plan_pruning(session, spec, before)
+            return (plan.deliveries if dry else prune(session, plan)), plan.unread
+
+    deliver(warehouse.loader_dsn, ("d1", "push", b"{}"), ("d2", "star", b"{}"))
+    run(warehouse, spec)
+    deliver(warehouse.loader_dsn, ("d1", "push", b"{}"), source="another")
+    with psycopg.connect(warehouse.admin_dsn) as session:
+        session.execute("update ops.webhook_inbox set received_at = %s", [old])
+    assert pruned() == (0, 2), "stars has read nothing yet"
+    run(warehouse, spec, "stars")
+    deliver(warehouse.loader_dsn, ("d3", "push", b"{}"), ("d4", "push", b"{}"))
+    with psycopg.connect(warehouse.admin_dsn) as session:
+        session.execute("update ops.webhook_inbox set received_at = %s where delivery_id = 'd3'", [old])
+        session.execute("update ops.webhook_inbox set received_at = %s where delivery_id = 'd4'", [new])
+    assert pruned(dry=True) == (2, 1)
+    assert left() == ["d1", "d2", "d1", "d3", "d4"]
+    assert pruned() == (2, 1)
+    assert left() == ["d1", "d3", "d4"], "another source's, one that is not read, and one that is not old"
+    run(warehouse, spec)
+    run(warehouse, spec, "stars")
+    assert pruned() == (1, 0)
+    assert [row[0] for row in rows(warehouse, "_delivery_id")] == ["d1", "d2", "d3", "d4"]
+
+
+def test_a_stream_goes_on_after_its_whole_inbox_was_pruned(warehouse: Warehouse) -> None:
+    spec = hooks()
+    deliver(warehouse.loader_dsn, ("d1", "push", b"{}"))
+    run(warehouse, spec)
+    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as session:
+        assert prune(session, plan_pruning(session, spec, datetime.now(UTC) + timedelta(days=1))) == 1
+    assert run(warehouse, spec).state_after["connector"] == {"sequence": 1}
+    deliver(warehouse.loader_dsn, ("d2", "push", b"{}"))
+    assert run(warehouse, spec).rows.loaded == 1
+    assert [row[0] for row in rows(warehouse, "_delivery_id")] == ["d1", "d2"]
+
+
+@pytest.mark.parametrize(
+    "stream", [{"write": "replace"}, {"write": "merge", "partitions": {"by": "day", "start": "2024-01-01"}}]
+)
+def test_an_inbox_that_is_read_whole_is_never_pruned(warehouse: Warehouse, stream: dict[str, Any]) -> None:
+    spec = hooks({"name": "events", **stream})
+    with psycopg.connect(warehouse.admin_dsn) as session, pytest.raises(ConfigError, match="reads the whole inbox"):
+        plan_pruning(session, spec, datetime.now(UTC))
 
 
 class ThisWarehouse(WarehouseResource):

@@ -2,8 +2,11 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -237,6 +240,53 @@ def test_no_signature_is_kept(client: httpx.Client, inbox: Inbox) -> None:
         row = session.execute("select headers from ops.webhook_inbox where delivery_id = 'kept-1'").fetchone()
     assert row == ({"content-type": "application/json", "user-agent": "GitHub-Hookshot/1"},)
     assert json.dumps(row).count("sha256") == 0
+
+
+def test_prune_shows_what_would_go_and_keeps_what_was_not_read(
+    client: httpx.Client, inbox: Inbox, hook_project: Path, hook_env: dict[str, str]
+) -> None:
+    for number in (13, 14):
+        body = event(number)
+        assert post(client, "shop", body, shopify(body, delivery=f"old-{number}")).status_code == 200
+    first, _ = ids = _sequences(inbox, "old-13", "old-14")
+    with psycopg.connect(inbox.dsn) as session:
+        session.execute(
+            "update ops.webhook_inbox set received_at = now() - interval '9 days' where sequence = any(%s)", [list(ids)]
+        )
+        session.execute(
+            "insert into ops.stream_state (source, stream, version, state, engine, size_bytes) "
+            "values ('shop', 'events', 1, %s, 'test', 1)",
+            [json.dumps({"connector": {"sequence": first}})],
+        )
+
+    def prune(*words: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "platform_assets.cli",
+            "webhooks",
+            "prune",
+            "shop",
+            "--older-than",
+            "8",
+            *words,
+        ]
+        return subprocess.run(
+            command, cwd=hook_project, env=hook_env, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "shop: 1 read and older than 8 days" in prune()
+    assert _sequences(inbox, "old-13", "old-14") == ids
+    told = prune("--yes")
+    assert "1 as old stay, because events has not read them" in told
+    assert "shop: 1 deleted" in told
+    assert _sequences(inbox, "old-13", "old-14") == ids[1:]
+
+
+def _sequences(inbox: Inbox, *deliveries: str) -> tuple[int, ...]:
+    query = "select sequence from ops.webhook_inbox where delivery_id = any(%s) order by 1"
+    with psycopg.connect(inbox.dsn) as session:
+        return tuple(row[0] for row in session.execute(query, [list(deliveries)]).fetchall())
 
 
 def _connected(receiver: ReceiverProcess) -> socket.socket:

@@ -5,16 +5,19 @@ from datetime import UTC
 from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
 
 _ADDED = """
-select version, first_seen_at, string_agg(item ->> 'column', ', ' order by item ->> 'column')
-from ops.schema_versions, jsonb_array_elements(diff) item
-where source = %s and stream = %s and decision in ('evolved', 'accepted')
+select v.version, coalesce(s.started_at, v.first_seen_at), string_agg(item ->> 'column', ', ' order by item ->> 'column')
+from ops.schema_versions v
+left join ops.syncs s using (sync_id)
+cross join jsonb_array_elements(v.diff) item
+where v.source = %s and v.stream = %s and v.decision in ('evolved', 'accepted')
     and item ->> 'change' = 'new' and item ->> 'action' like 'added%%'
-group by version, first_seen_at
-order by version
+group by 1, 2
+order by 1
 """
 
 
 def find(look: Look) -> Found:
+    """Windows that were last read before the sync which met the column began: that sync's own window has it."""
     rows = look.connection.execute(_ADDED.encode(), [look.source.source, look.stream.name]).fetchall()
     found = [
         Finding(tuple(partitions), f"new in schema version {version}: {columns}", f"schema version {version}")

@@ -5,7 +5,8 @@ from datetime import UTC
 from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
 
 _ADDED = """
-select v.version, coalesce(s.started_at, v.first_seen_at), string_agg(item ->> 'column', ', ' order by item ->> 'column')
+select v.version, coalesce(s.started_at, v.first_seen_at),
+    string_agg(item ->> 'column', ', ' order by item ->> 'column')
 from ops.schema_versions v
 left join ops.syncs s using (sync_id)
 cross join jsonb_array_elements(v.diff) item

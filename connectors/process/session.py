@@ -89,7 +89,8 @@ class Session:
         self._source = source
         self._common = common
         self._lock = threading.Lock()
-        self._waiting = {stream.name for stream in streams}
+        self._order = [stream.name for stream in streams]
+        self._waiting = set(self._order)
         self._joined: dict[str, Joined] = {}
         self._feeds: dict[str, Feed] = {}
         self._by_name: dict[str, Feed] = {}
@@ -159,8 +160,10 @@ class Session:
         dialect, common = self._dialect, self._common
         self._require_everybody()
         place = Workplace(dialect.where, common.folder, dialect.secrets, common.log, self._cancelled)
-        command = dialect.prepare(list(self._joined.values()), common, place)
-        longest = LINE_ROOM + max(joined.stream.max_record_bytes for joined in self._joined.values())
+        # in the source file's order, not in that of our threads: some programs make other data of another order
+        joined = [self._joined[name] for name in self._order if name in self._joined]
+        command = dialect.prepare(joined, common, place)
+        longest = LINE_ROOM + max(one.stream.max_record_bytes for one in joined)
         with Child(place, command, dialect.limits) as child:
             for line in child.lines(longest):
                 if isinstance(line, Oversized):

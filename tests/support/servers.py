@@ -123,7 +123,7 @@ CONNECTORS = Path(__file__).parents[2] / ".headwater" / "connectors"
 
 
 def clean_environment() -> dict[str, str]:
-    """What a newcomer's shell has, and nothing of ours but where programs of others are installed once for all tests."""
+    """What a newcomer's shell has, and where programs of others are installed once for all tests."""
     keep = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "VIRTUAL_ENV", "SSL_CERT_FILE")
     kept = {name: os.environ[name] for name in keep if name in os.environ}
     return kept | {"HEADWATER_CONNECTORS": str(CONNECTORS)}

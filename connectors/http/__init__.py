@@ -8,7 +8,10 @@ limits       rate pools and what servers say about their own
 shared       a rate pool in PostgreSQL, for all processes together
 errors       status, body or exception to failure class
 auth         credentials put on a request at the last moment
-oauth        access tokens: client credentials, refresh token, signed assertion
+oauth        access tokens: fetched when needed, one for all threads and processes
+token_client what OAuth2 is on the wire, by authlib
+vault        tokens kept in the warehouse, encrypted
+login        signing in by a browser
 signing      requests that are signed one by one: HMAC, AWS SigV4
 transport    httpx over a network that keeps a deadline and looks where it connects
 client       one request with its retries, waits, redirects and size limit

@@ -2,18 +2,18 @@
 
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import httpx
+from authlib.oauth2 import OAuth2Client
 
 from connectors.errors import AuthError, ConfigError
 from connectors.http.auth import Send, TokenRefusedError, open_auth
-from connectors.http.oauth import asked, client_form
+from connectors.http.oauth import open_client
 from connectors.http.specs import AuthorizationCodeSpec, NoAuthSpec
+from connectors.http.token_client import asked
 from connectors.http.transport import Guard, GuardedTransport, environment_proxy
 from connectors.http.vault import Kept
 from connectors.secrets import resolve
@@ -37,22 +37,22 @@ class Login:
 def begin(spec: AuthorizationCodeSpec, where: str, redirect_uri: str) -> Login:
     """Raises ConfigError when a variable is not set or authorize_url is no address."""
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-    challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     try:
         url = httpx.URL(resolve(spec.authorize_url, f"{where}.authorize_url"))
     except httpx.InvalidURL as error:
         raise ConfigError(f"{where}.authorize_url", f"no valid address: {error}", "Correct it.") from error
-    params = {
-        **{name: resolve(value, f"{where}.params.{name}") for name, value in spec.params.items()},
-        "response_type": "code",
-        "client_id": resolve(spec.client_id, f"{where}.client_id"),
-        "redirect_uri": redirect_uri,
-        "state": state,
-        "code_challenge": challenge,
-        "code_challenge_method": "S256",
-        **({"scope": spec.scope} if spec.scope is not None else {}),
-    }
-    return Login(str(url.copy_merge_params(params)), state, verifier, redirect_uri)
+    params = {name: resolve(value, f"{where}.params.{name}") for name, value in spec.params.items()}
+    client = OAuth2Client(
+        None,
+        resolve(spec.client_id, f"{where}.client_id"),
+        redirect_uri=redirect_uri,
+        scope=spec.scope,
+        code_challenge_method="S256",
+    )
+    asking, _ = client.create_authorization_url("", state, verifier)
+    # merged, where authlib would add: an authorize_url may say response_type itself
+    url = url.copy_merge_params(params).copy_merge_params(httpx.URL(asking).params)
+    return Login(str(url), state, verifier, redirect_uri)
 
 
 def code_in(login: Login, query: Mapping[str, str], where: str) -> str | None:
@@ -73,8 +73,8 @@ def finish(
     spec: AuthorizationCodeSpec, login: Login, code: str, name: str, where: str, tls: "ssl.SSLContext | None"
 ) -> Kept:
     """The tokens that the code is worth. Raises AuthError."""
-    url, form, headers = client_form(spec, where)
-    form |= {
+    url, client = open_client(spec, where)
+    form = {
         "grant_type": "authorization_code",
         "code": code,
         "redirect_uri": login.redirect_uri,
@@ -83,7 +83,7 @@ def finish(
     try:
         with _sending(url, tls) as transport:
             send: Send = transport.send_unsigned
-            token = asked(send, url, form, headers)
+            token = asked(send, url, form, client)
     except (TokenRefusedError, httpx.HTTPError) as error:
         raise AuthError(where, f"no token for the code: {error}", "Run the command again.") from error
     if token.refresh_token is None:

@@ -7,48 +7,40 @@ comes first renews, the others find the new token there.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from types import ModuleType
 from typing import Final
 
 import httpx
-import msgspec
 
 from connectors.errors import ConfigError
-from connectors.http.auth import Auth, Send, TokenRefusedError, basic
+from connectors.http.auth import Auth, Send, TokenRefusedError, basic, require_header_safe
 from connectors.http.specs import AuthorizationCodeSpec, ClientCredentialsSpec, JwtBearerSpec, RefreshTokenSpec
+from connectors.http.token_client import JWT_BEARER, Assertion, Client, asked
 from connectors.http.vault import KEY_VARIABLE, Connect, Kept, TokenVault, has_key
 from connectors.secrets import resolve
 
 log = logging.getLogger(__name__)
 
-_EXPIRES_EARLY_SECONDS: Final = 300.0
-_DEFAULT_LIFE_SECONDS: Final = 3_600.0
 _SIGN_IN: Final = "Run `headwater auth login {}`."
+_Value = Callable[[str], str | None]
 _OAuthSpec = ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec | JwtBearerSpec
-_JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-
-def renew_after(life_seconds: float) -> float:
-    """Seconds after which a token is renewed: five minutes before its end, at half its life when that is shorter."""
-    return max(life_seconds / 2, life_seconds - _EXPIRES_EARLY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
     """How a token is asked for. Two sources with equal grants share one token.
 
-    fixed: the form, but for `assertion`. secrets: values that no message may show. credentials: for a basic header.
-    owner: the name that the vault has it by. is_signed_in: it comes from there alone.
+    fixed: the form, but for the client and `assertion`. secrets: values that no message may show. client: None when
+    the assertion names it. owner: the name that the vault has it by. is_signed_in: it comes from there alone.
     """
 
     token_url: str
     fixed: tuple[tuple[str, str], ...]
     secrets: tuple[str, ...]
-    credentials: tuple[str, str] | None = None
-    assertion: "Assertion | None" = None
+    client: Client | None = None
+    assertion: Assertion | None = None
     owner: str = ""
     is_signed_in: bool = False
 
@@ -60,65 +52,6 @@ class Grant:
         """Raises ConfigError when the key cannot sign."""
         added = {"assertion": self.assertion.sign()} if self.assertion is not None else {}
         return {**dict(self.fixed), **added}
-
-
-@dataclass(frozen=True, slots=True)
-class Assertion:
-    """A signed statement of who asks (RFC 7523), made anew for every token."""
-
-    claims: tuple[tuple[str, str], ...]
-    key: str
-    key_id: str | None
-    algorithm: str
-    life_seconds: int
-    where: str
-
-    def sign(self) -> str:
-        jwt = _jwt(self.where)
-        now = int(time.time())
-        claims = {**dict(self.claims), "iat": now, "exp": now + self.life_seconds}
-        headers = {"kid": self.key_id} if self.key_id else None
-        try:
-            return str(jwt.encode(claims, self.key, algorithm=self.algorithm, headers=headers))
-        except (ValueError, TypeError, jwt.PyJWTError) as error:
-            # the error's own text may quote the key
-            what = f"cannot sign with {self.algorithm}: {type(error).__name__}"
-            raise ConfigError(f"{self.where}.key", what, "Set the variable to the whole private key in PEM.") from None
-
-
-def _jwt(where: str) -> ModuleType:
-    try:
-        import jwt
-    except ImportError as error:
-        raise ConfigError(where, "needs PyJWT, which is not installed", "Install headwater[jwt].") from error
-    return jwt
-
-
-class Token(msgspec.Struct):
-    """What a token endpoint answers."""
-
-    access_token: str
-    expires_in: float | str = _DEFAULT_LIFE_SECONDS
-    refresh_token: str | None = None
-
-    @property
-    def renew_after(self) -> float:
-        """Seconds. Raises ValueError."""
-        return renew_after(float(self.expires_in))
-
-
-def asked(send: Send, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Token:
-    """Raises TokenRefusedError."""
-    answer = send(httpx.Request("POST", url, data=dict(form), headers={"Accept": "application/json", **headers}))
-    if answer.status_code != 200:
-        passes = answer.status_code in (408, 429) or answer.status_code >= 500
-        raise TokenRefusedError(f"token_url answered HTTP {answer.status_code}", is_transient=passes)
-    try:
-        token = msgspec.json.decode(answer.content, type=Token)
-        float(token.expires_in)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise TokenRefusedError(f"token_url answered no token: {error}") from error
-    return token
 
 
 class _Tokens:
@@ -181,9 +114,8 @@ class _Tokens:
         """Tokens from the endpoint; a source that names no new refresh token means the old one."""
         grant = self._grant
         form = grant.form() | ({"refresh_token": refresh_token} if refresh_token is not None else {})
-        headers = {"Authorization": basic(*grant.credentials)} if grant.credentials is not None else {}
         try:
-            token = asked(send, grant.token_url, form, headers)
+            token = asked(send, grant.token_url, form, grant.client)
         except TokenRefusedError as error:
             if grant.is_signed_in and not error.is_transient:
                 error.hint = _SIGN_IN.format(grant.owner)
@@ -222,64 +154,80 @@ def open_oauth(spec: _OAuthSpec, where: str, owner: str) -> Auth:
         return _opened.setdefault(grant, _Tokens(grant))
 
 
-def client_form(spec: AuthorizationCodeSpec, where: str) -> tuple[str, dict[str, str], dict[str, str]]:
-    """token_url, and how the client proves itself there: members of the form, headers."""
-    grant = _grant(spec, where, "")
-    form = {name: value for name, value in grant.fixed if name in ("client_id", "client_secret")}
-    return grant.token_url, form, {"Authorization": basic(*grant.credentials)} if grant.credentials else {}
+def open_client(spec: AuthorizationCodeSpec, where: str) -> tuple[str, Client]:
+    """token_url, and who asks there. Raises ConfigError when a variable is not set."""
+    value = _values(spec, where)
+    return _token_url(value, where), _client(spec, value, where)
 
 
-def _grant(spec: _OAuthSpec, where: str, owner: str) -> Grant:
+def _values(spec: _OAuthSpec, where: str) -> _Value:
     def value(name: str) -> str | None:
         said = getattr(spec, name)
         return resolve(said, f"{where}.{name}") if said is not None else None
 
+    return value
+
+
+def _token_url(value: _Value, where: str) -> str:
     url = value("token_url") or ""
     try:
         httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ConfigError(f"{where}.token_url", f"no valid address: {error}", "Correct it.") from error
+    return url
+
+
+def _grant(spec: _OAuthSpec, where: str, owner: str) -> Grant:
+    value = _values(spec, where)
+    url = _token_url(value, where)
+    if isinstance(spec, JwtBearerSpec):
+        key = (value("key") or "").replace("\\n", "\n")
+        assertion = Assertion(
+            value("issuer") or "",
+            value("subject"),
+            value("audience") or url,
+            spec.scope,
+            key,
+            value("key_id"),
+            spec.algorithm,
+            int(spec.lifetime.total_seconds()),
+            where,
+        )
+        return Grant(url, _set(grant_type=JWT_BEARER, scope=spec.scope), (key,), assertion=assertion)
+    client = _client(spec, value, where)
+    hidden = (client.secret, basic(client.name, client.secret).removeprefix("Basic ")) if client.secret else ()
     match spec:
         case ClientCredentialsSpec():
-            more = {"scope": spec.scope, "audience": spec.audience}
-            return _client_grant(spec, url, value, {"grant_type": "client_credentials", **_set(more)})
+            form = _set(grant_type="client_credentials", scope=spec.scope, audience=spec.audience)
+            return Grant(url, form, hidden, client)
         case RefreshTokenSpec():
-            more = {"scope": spec.scope, "refresh_token": value("refresh_token")}
-            grant = _client_grant(spec, url, value, {"grant_type": "refresh_token", **_set(more)})
+            token = value("refresh_token") or ""
+            form = _set(grant_type="refresh_token", scope=spec.scope, refresh_token=token)
             # named after the token: two sources with one of it renew it once, and another one begins anew
-            digest = blake2b(repr(grant.fixed).encode(), digest_size=6).hexdigest()
-            return replace(grant, owner=f"{httpx.URL(url).host} {digest}")
+            named = (
+                form
+                if client.way == "client_secret_basic"
+                else (*form, *_set(client_id=client.name, client_secret=client.secret))
+            )
+            digest = blake2b(repr(named).encode(), digest_size=6).hexdigest()
+            return Grant(url, form, (*hidden, token), client, owner=f"{httpx.URL(url).host} {digest}")
         case AuthorizationCodeSpec():
-            grant = _client_grant(spec, url, value, {"grant_type": "refresh_token"})
-            return replace(grant, owner=owner, is_signed_in=True)
-        case JwtBearerSpec():
-            _jwt(where)
-            key = (value("key") or "").replace("\\n", "\n")
-            claims = _set({"iss": value("issuer"), "sub": value("subject"), "aud": value("audience") or url})
-            if spec.scope is not None:
-                # Google reads the scope from the assertion, others from the form; either ignores the other
-                claims["scope"] = spec.scope
-            life = int(spec.lifetime.total_seconds())
-            assertion = Assertion(tuple(claims.items()), key, value("key_id"), spec.algorithm, life, where)
-            form = {"grant_type": _JWT_BEARER, **_set({"scope": spec.scope})}
-            return Grant(url, tuple(form.items()), (key,), assertion=assertion)
+            return Grant(url, _set(grant_type="refresh_token"), hidden, client, owner=owner, is_signed_in=True)
 
 
-def _client_grant(
-    spec: ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec,
-    url: str,
-    value: Callable[[str], str | None],
-    form: Mapping[str, str],
-) -> Grant:
+def _client(
+    spec: ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec, value: _Value, where: str
+) -> Client:
     name, secret = value("client_id") or "", value("client_secret")
-    hidden = [*([secret, basic(name, secret).removeprefix("Basic ")] if secret else [])]
-    if token := form.get("refresh_token"):
-        hidden.append(token)
-    if spec.send == "header" and secret:
-        return Grant(url, tuple(form.items()), tuple(hidden), (name, secret))
-    fields = {**form, **_set({"client_id": name, "client_secret": secret})}
-    return Grant(url, tuple(fields.items()), tuple(hidden))
+    if not secret:
+        return Client(name, None, "none")
+    if spec.send == "form":
+        return Client(name, secret, "client_secret_post")
+    # RFC 6749 has ASCII alone in both, and authlib's basic header is Latin-1
+    require_header_safe(name, f"{where}.client_id")
+    require_header_safe(secret, f"{where}.client_secret")
+    return Client(name, secret, "client_secret_basic")
 
 
-def _set(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
+def _set(**values: str | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in values.items() if value is not None)

@@ -95,7 +95,7 @@ class AuthorizationCodeSpec(Spec):
 
 
 class JwtBearerSpec(Spec):
-    """OAuth2 by an assertion that the client signs (RFC 7523), as service accounts do. Needs the extra `jwt`.
+    """OAuth2 by an assertion that the client signs (RFC 7523), as service accounts do.
 
     key: a private key as PEM, its line ends may be written as backslash n; for HS256 the shared secret.
     audience: of the assertion; token_url when not given. lifetime: of the assertion.

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -38,28 +37,20 @@ def has_key() -> bool:
 
 
 def new_key() -> str:
-    """Raises ConfigError when the library is missing."""
-    return _library().Fernet.generate_key().decode()
+    from cryptography.fernet import Fernet
 
-
-def _library() -> ModuleType:
-    try:
-        from cryptography import fernet
-    except ImportError as error:
-        raise ConfigError(KEY_VARIABLE, "needs cryptography, which is not installed", "Install headwater[jwt].") from (
-            error
-        )
-    return fernet
+    return Fernet.generate_key().decode()
 
 
 def _cipher() -> "MultiFernet":
-    library = _library()
+    from cryptography.fernet import Fernet, MultiFernet
+
     keys = [key.strip() for key in os.environ.get(KEY_VARIABLE, "").split(",") if key.strip()]
     hint = "`headwater auth login` makes one; every host needs the same."
     if not keys:
         raise ConfigError(KEY_VARIABLE, "is not set, and tokens are never kept in clear", hint)
     try:
-        return library.MultiFernet([library.Fernet(key) for key in keys])
+        return MultiFernet([Fernet(key) for key in keys])
     except ValueError:
         # the error's own text may quote the key
         raise ConfigError(KEY_VARIABLE, "is no Fernet key", hint) from None

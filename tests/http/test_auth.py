@@ -195,3 +195,43 @@ def test_a_token_endpoint_that_gives_none_is_classed(status: int, error: type[He
     ):
         read(source(server.url, PAGED, auth=oauth(server.url)))
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "[]",
+        '{"a": ' + "[" * 400_000,
+        "access_token=t&expires_in=3600",
+        '{"token": "t"}',
+        '{"access_token": ["t"]}',
+        '{"access_token": "t", "expires_in": "soon"}',
+        '{"access_token": "t", "expires_in": 1e999}',
+        '{"access_token": "t", "expires_in": [3600]}',
+    ],
+    ids=range(8),
+)
+def test_an_answer_that_is_no_token_is_refused(token: str) -> None:
+    with (
+        serving(lambda e: e.send(token.encode())) as server,
+        pytest.raises(AuthError, match="token_url answered no token"),
+    ):
+        read(source(server.url, PAGED, auth=oauth(server.url)))
+
+
+def test_one_clients_basic_header_never_goes_out_with_the_next_client() -> None:
+    answer = TokenServer()
+    public = {"type": "oauth2_refresh_token", "client_id": "public", "refresh_token": "env:THINGS_USER"}
+    with serving(answer) as server:
+        read(source(server.url, PAGED, auth=oauth(server.url)))
+        read(source(server.url, PAGED, auth={**public, "token_url": f"{server.url}/token"}))
+        asked = [headers for seen, headers in zip(server.seen, server.headers, strict=True) if "/token" in seen]
+    assert ["authorization" in headers for headers in asked] == [True, False]
+    assert answer.forms[1] == {"grant_type": ["refresh_token"], "refresh_token": ["ada"], "client_id": ["public"]}
+
+
+def test_a_client_secret_that_a_basic_header_would_garble_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINGS_SECRET", "caf\u20ac")
+    with pytest.raises(ConfigError, match=r"auth.client_secret: the value has .* outside ASCII") as caught:
+        read(source("http://127.0.0.1:1", auth=oauth("http://127.0.0.1:1")))
+    assert "caf" not in str(caught.value)

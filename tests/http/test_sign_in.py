@@ -18,7 +18,9 @@ from cryptography.fernet import Fernet
 
 from connectors.contract import ReadContext, StreamState
 from connectors.errors import AuthError, ConfigError
-from connectors.http.oauth import _opened
+from connectors.http.login import begin
+from connectors.http.oauth import _grant, _opened
+from connectors.http.specs import AuthorizationCodeSpec, RefreshTokenSpec
 from connectors.http.vault import Kept, TokenVault
 from connectors.registry import kind
 from connectors.specs import SourceSpec
@@ -140,6 +142,38 @@ def test_a_sign_in_by_browser_keeps_tokens_that_the_next_processes_use(
     assert "shop" in project.run("auth", "list", **env).stdout
     assert project.run("auth", "logout", "shop", **env).returncode == 0
     assert sql.run(warehouse.loader_dsn, "select count(*) from ops.tokens") == [(0,)]
+
+
+def test_the_address_of_a_sign_in_says_everything_once() -> None:
+    more = {"authorize_url": "https://shop.example/authorize?response_type=token&a=1&a=2"}
+    said = {**code_auth("https://shop.example"), **more, "params": {"state": "mine", "access_type": "offline"}}
+    spec = AuthorizationCodeSpec.model_validate(said)
+    attempt = begin(spec, "shop", "http://127.0.0.1:9/callback")
+    query = parse_qsl(urlsplit(attempt.url).query)
+    digest = sha256(attempt.verifier.encode()).digest()
+    assert sorted(query) == [
+        ("a", "1"),
+        ("a", "2"),
+        ("access_type", "offline"),
+        ("client_id", "me"),
+        ("code_challenge", urlsafe_b64encode(digest).rstrip(b"=").decode()),
+        ("code_challenge_method", "S256"),
+        ("redirect_uri", "http://127.0.0.1:9/callback"),
+        ("response_type", "code"),
+        ("scope", "read offline"),
+        ("state", attempt.state),
+    ]
+
+
+def test_a_refresh_token_has_the_row_that_earlier_versions_gave_it() -> None:
+    """Otherwise a token that its source changed would be lost with the update."""
+    secret = {"client_secret": "env:REFRESH_TOKEN"}
+    specs = [
+        RefreshTokenSpec.model_validate(refresh_auth("https://a.example") | more)
+        for more in ({}, secret, {**secret, "send": "header", "scope": "read"})
+    ]
+    names = [_grant(spec, "shop", "").owner for spec in specs]
+    assert names == ["a.example af54838965e2", "a.example 8392272b1bca", "a.example 2040a85c2bc7"]
 
 
 def test_a_rotated_refresh_token_is_kept_for_the_next_process(warehouse: Warehouse) -> None:

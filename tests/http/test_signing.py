@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from joserfc import jwt
 
 from connectors.contract import StreamState
 from connectors.errors import AuthError, ConfigError, HeadwaterError
-from connectors.http.oauth import renew_after
+from connectors.http.token_client import renew_after
 from connectors.registry import kind
 from connectors.specs import SourceSpec
 from tests.http.reading import context, ids, read, source
@@ -141,21 +142,24 @@ def assertion(url: str, **more: str) -> dict[str, Any]:
 
 
 def key_pair(algorithm: str) -> tuple[str, Any]:
-    """A private key in PEM, and what verifies it."""
+    """A private key in PEM, and what verifies it, by joserfc."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from joserfc.jwk import ECKey, OctKey, RSAKey
 
     if algorithm == "HS256":
-        return "shared-secret-of-32-bytes-at-least!", "shared-secret-of-32-bytes-at-least!"
+        return "shared-secret-of-32-bytes-at-least!", OctKey.import_key("shared-secret-of-32-bytes-at-least!")
     private = rsa.generate_private_key(65537, 2048) if algorithm == "RS256" else ec.generate_private_key(ec.SECP256R1())
     form = serialization.PrivateFormat.PKCS8
     pem = private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    return pem.decode(), private.public_key()
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return pem.decode(), (RSAKey if algorithm == "RS256" else ECKey).import_key(public)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "HS256"])
 def test_a_signed_assertion_gets_an_access_token(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    jwt = pytest.importorskip("jwt")
     private, public = key_pair(algorithm)
     # as it stands in .env, on one line
     monkeypatch.setenv("THINGS_PEM", private.replace("\n", "\\n"))
@@ -163,9 +167,12 @@ def test_a_signed_assertion_gets_an_access_token(algorithm: str, monkeypatch: py
 
     def judge(form: dict[str, str], exchange: Exchange) -> dict[str, Any]:
         assert form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
-        audience = f"http://127.0.0.1:{exchange.port}/token"
-        claims.append(jwt.decode(form["assertion"], public, algorithms=[algorithm], audience=audience))
-        assert jwt.get_unverified_header(form["assertion"])["kid"] == "key-1"
+        found = jwt.decode(form["assertion"], public, algorithms=[algorithm])
+        assert found.claims["aud"] == f"http://127.0.0.1:{exchange.port}/token"
+        assert (found.header["alg"], found.header["kid"]) == (algorithm, "key-1")
+        assert "authorization" not in exchange.headers
+        assert set(form) == {"grant_type", "scope", "assertion"}
+        claims.append(found.claims)
         return {}
 
     with serving(Tokens(judge)) as server:
@@ -176,12 +183,17 @@ def test_a_signed_assertion_gets_an_access_token(algorithm: str, monkeypatch: py
     assert claim["exp"] - claim["iat"] == 300
 
 
-def test_a_key_that_cannot_sign_is_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("jwt")
-    monkeypatch.setenv("THINGS_PEM", "-----BEGIN PRIVATE KEY-----\nbroken\n-----END PRIVATE KEY-----")
-    with serving(Tokens(lambda *_: {})) as server, pytest.raises(ConfigError, match="cannot sign with RS256") as caught:
-        read(source(server.url, PAGED, auth=assertion(server.url)))
-    assert "broken" not in str(caught.value)
+# a key of another algorithm signs nothing, and a PEM is never taken for a shared secret
+@pytest.mark.parametrize(("key", "algorithm"), [("broken", "RS256"), ("broken", "HS256"), ("RS256", "ES256")])
+def test_a_key_that_cannot_sign_is_told_without_it(key: str, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = f"-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----" if key == "broken" else key_pair(key)[0]
+    monkeypatch.setenv("THINGS_PEM", pem)
+    with (
+        serving(Tokens(lambda *_: {})) as server,
+        pytest.raises(ConfigError, match=f"cannot sign with {algorithm}") as caught,
+    ):
+        read(source(server.url, PAGED, auth=assertion(server.url, algorithm=algorithm)))
+    assert pem.splitlines()[1] not in str(caught.value)
 
 
 HMAC = {"type": "hmac", "key": "env:THINGS_KEY", "key_id": "env:THINGS_ID"}

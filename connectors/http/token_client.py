@@ -96,7 +96,7 @@ def asked(send: Send, token_url: str, form: Mapping[str, str], client: Client | 
     """form: grant_type and what it needs. client: None where the form itself proves who asks.
 
     Raises:
-        TokenRefusedError: without a word of the answer but its status, since a server may echo the secret.
+        TokenRefusedError: with no value of the answer but its status, since a server may echo the secret.
     """
     session = _Session(send)
     if client is None:
@@ -116,8 +116,10 @@ class _Asking(OAuth2Client):
         try:
             token = msgspec.json.decode(resp.content, type=Token)
             float(token.expires_in)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise TokenRefusedError(f"token_url answered no token: {error}") from error
+        except ValueError:
+            raise TokenRefusedError("token_url answered no token: expires_in is no number") from None
         return token
 
 

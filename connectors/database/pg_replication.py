@@ -98,11 +98,11 @@ class ReplicatedRead:
     def _follow(
         self, shape: "TableShape", generated: list[str], slot: Slot, saved: Mapping[str, str], emit: Emit
     ) -> None:
-        self.context.log(str(slot))
         position = pg_wal.lsn(saved["lsn"])
         row = self.aside.execute(_NOW).fetchone()
         assert row is not None
         until = pg_wal.lsn(row[0])
+        self.context.log(f"{slot}; reading from {saved['lsn']} to {row[0]}")
         assert self.stream.replication is not None
         log = pg_wal.Changes(self.replication, self.context.cancelled)
         log.start(self.slot_name, self.stream.replication.publication, position)

@@ -90,10 +90,11 @@ def read(
     state: StreamState | None = None,
     window: Window | None = None,
     work: Path | None = None,
+    options: Mapping[str, str] | None = None,
     **context: Any,
 ) -> Reading:
-    """Reads the stream; an error of the platform is kept in the result."""
-    spec = source(stream, folder)
+    """Reads the stream; an error of the platform is kept in the result. options: of the store."""
+    spec = source(stream, folder, **({"options": options} if options else {}))
     found = Reading()
     with kind("files").open(spec) as connector:
         found.context = ReadContext(

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from connectors.contract import DiscoveredColumn, DiscoveredStream
-from connectors.errors import ConfigError
+from connectors.errors import ConfigError, SourceError
 from connectors.specs import did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +27,21 @@ _PLAIN: "Mapping[str, ColumnType]" = {
 _FORMATS: "Mapping[str, ColumnType]" = {"date-time": "timestamp", "date": "date", "time": "time"}
 
 
+class _Schema(msgspec.Struct):
+    properties: dict[str, Any] | None = None
+
+
+class _Stream(msgspec.Struct):
+    """What is read of a stream in the catalog."""
+
+    name: str
+    namespace: str | None = None
+    json_schema: _Schema | None = None
+    supported_sync_modes: list[str] | None = None
+    default_cursor_field: list[str] | None = None
+    source_defined_primary_key: list[list[str]] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A stream of the catalog as it will be read."""
@@ -34,6 +51,22 @@ class Chosen:
     is_incremental: bool
     configured: Json
     types: "Mapping[str, ColumnType]"
+
+
+def streams_of(answer: Json, where: str) -> Sequence[Json]:
+    """The streams of a catalog as the source gave them.
+
+    Raises:
+        SourceError: it breaks the protocol.
+    """
+    streams = answer.get("streams") or []
+    try:
+        msgspec.convert(streams, list[_Stream])
+    except msgspec.ValidationError as error:
+        raise SourceError(
+            where, f"its catalog breaks the protocol: {error}", "Report it to the source's author."
+        ) from error
+    return cast("Sequence[Json]", streams)
 
 
 def choose(stream: "AirbyteStreamSpec", catalog: Sequence[Json], where: str) -> Chosen:
@@ -98,7 +131,11 @@ def column_type(schema: object) -> "ColumnType | None":
     said = cast("Json", schema)
     variants = said.get("oneOf") or said.get("anyOf")
     if variants and "type" not in said:
-        real = [one for one in cast("Sequence[Any]", variants) if one.get("type") != "null"]
+        real = [
+            one
+            for one in cast("Sequence[Any]", variants)
+            if not (isinstance(one, Mapping) and cast("Json", one).get("type") == "null")
+        ]
         return column_type(real[0]) if len(real) == 1 else None
     given = said.get("type")
     kinds = [given] if isinstance(given, str) else [kind for kind in given or () if kind != "null"]
@@ -106,7 +143,7 @@ def column_type(schema: object) -> "ColumnType | None":
         return None
     (kind,) = kinds
     if kind != "string":
-        return "bigint" if said.get("airbyte_type") == "integer" else _PLAIN.get(kind)
+        return "bigint" if said.get("airbyte_type") == "integer" else _PLAIN.get(str(kind))
     if said.get("airbyte_type") == "big_integer":
         return "decimal"
     if said.get("airbyte_type") == "time_with_timezone" or said.get("contentEncoding"):

@@ -75,7 +75,7 @@ class AirbyteProgram:
     def streams(self, program: Launcher, files: Mapping[str, Path], place: Workplace) -> Sequence[Json]:
         """Of the catalog that the source discovers now: it is never kept, so it is never stale."""
         command = program.command("discover", files, "discovering the streams")
-        return cast("Sequence[Json]", self.ask(command, place, lambda line: line.catalog).get("streams") or ())
+        return catalog.streams_of(self.ask(command, place, lambda line: line.catalog), self.where)
 
     def ask(self, command: "Command", place: Workplace, wanted: Wanted) -> Json:
         """The one answer of a short command.

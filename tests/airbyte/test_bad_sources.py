@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import ContractError, HeadwaterError, TransientError
+from connectors.errors import ContractError, HeadwaterError, SourceError, TransientError
+from connectors.registry import kind
 from connectors.sync import SyncResult
 from tests.airbyte.conftest import succeeded, sync
 from tests.airbyte.scripting import record, scripted, state, status, stream
@@ -15,7 +16,7 @@ SEALED = (record("things", 1), record("things", 2), state("things", {"at": 2}))
 
 
 @pytest.mark.parametrize(
-    ("after", "connector", "kind", "says"),
+    ("after", "connector", "error_class", "says"),
     [
         (
             [{"do": "big", "size": 50_000_000, "of": state("things", {"at": "BIG"})}],
@@ -38,14 +39,14 @@ def test_what_was_sealed_stays_and_the_failure_is_classified(
     name: str,
     after: list[Any],
     connector: dict[str, Any],
-    kind: type[HeadwaterError],
+    error_class: type[HeadwaterError],
     says: str,
 ) -> None:
     source = scripted(tmp_path, catalog=[stream("things")], reads=[[*SEALED, *after]])
 
     error = sync(source.spec({"name": "things"}, source=name, **connector), dsn)["things"]
 
-    assert isinstance(error, kind), repr(error)
+    assert isinstance(error, error_class), repr(error)
     assert says in str(error)
     assert error.hint
     assert len(str(error).splitlines()) <= 6
@@ -79,3 +80,21 @@ def test_noise_is_logged_and_a_huge_record_is_quarantined(tmp_path: Path, dsn: s
     assert any("Starting ..." in line for line in log)
     assert any("more than 2,000 lines on stderr" in line for line in log)
     assert not any("line 2001 of stderr" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "says"),
+    [
+        (["things"], "Expected `object`, got `str`"),
+        pytest.param({"things": {}}, "Expected `array`, got `object`", marks=pytest.mark.slow),
+        pytest.param([{"json_schema": {}}], "missing required field `name`", marks=pytest.mark.slow),
+        pytest.param([stream("things", json_schema={"properties": [1]})], "properties", marks=pytest.mark.slow),
+    ],
+)
+def test_a_catalog_that_breaks_the_protocol_is_the_sources_fault(tmp_path: Path, catalog: Any, says: str) -> None:
+    source = scripted(tmp_path, catalog=catalog, reads=[])
+
+    with pytest.raises(SourceError, match="its catalog breaks the protocol") as caught:
+        kind("airbyte").open(source.spec()).discover()
+
+    assert says in str(caught.value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
@@ -19,6 +20,7 @@ from connectors.contract import (
     Rejected,
     StreamState,
 )
+from connectors.decimals import DecimalFields
 from connectors.errors import Cancelled, ConfigError, HeadwaterError, SourceError, TransientError
 from connectors.http.discovery import guess_columns
 from connectors.http.source import HttpConnectorSpec, HttpStreamSpec
@@ -70,9 +72,14 @@ class RowsConnector:
         found: list[DiscoveredStream] = []
         for item in self._source.streams:
             stream = cast("PythonStreamSpec", item)
-            with closing(self._classified(stream, None, None)) as rows:
+            decimals = DecimalFields()
+            with closing(self._classified(stream, None, None, decimals)) as rows:
                 body = b"\n".join(row for row, _ in islice(rows, _SAMPLE))
-            found.append(DiscoveredStream(stream.name, guess_columns(body), stream.primary_key))
+            columns = (
+                replace(column, type="decimal") if column.name in decimals.names else column
+                for column in guess_columns(body)
+            )
+            found.append(DiscoveredStream(stream.name, tuple(columns), stream.primary_key))
         return tuple(found)
 
     def read(self, stream: PythonStreamSpec, state: StreamState, context: ReadContext) -> Iterator[Message]:
@@ -82,13 +89,16 @@ class RowsConnector:
         until = _iso(window.end) if window else None
         label = f"{self._source.source}.{stream.name}"
         number = count = 0
-        with closing(self._classified(stream, since, until)) as rows:
+        decimals = DecimalFields()
+        with closing(self._classified(stream, since, until, decimals)) as rows:
             while chunk := list(islice(_until_stopped(rows, context, label), self.batch)):
                 if number:
                     yield from [Checkpoint(is_ordered=True)] if self.ordered else []
                 number += 1
                 count += len(chunk)
                 position = f"batch {number}"
+                if hints := decimals.hints():
+                    yield hints
                 if body := b"\n".join(row for row, reason in chunk if not reason):
                     yield JsonRecords(body, position)
                 yield from (Rejected(row, reason, position) for row, reason in chunk if reason)
@@ -99,14 +109,16 @@ class RowsConnector:
             yield Attestation(nothing_new=True)
 
     def _classified(
-        self, stream: PythonStreamSpec, since: str | None, until: str | None
+        self, stream: PythonStreamSpec, since: str | None, until: str | None, decimals: DecimalFields | None = None
     ) -> Generator[tuple[bytes, str]]:
-        """Each record as JSON, or as text with the reason why it is none."""
+        """Each record as JSON, or as text with the reason why it is none. decimals: told of each record."""
         label = f"{self._source.source}.{stream.name}"
         number = 0
         try:
             for row in self.rows(stream, since, until):
                 number += 1
+                if decimals is not None:
+                    decimals.see(row)
                 yield _encoded(row)
         except HeadwaterError:
             raise

@@ -17,6 +17,7 @@ from connectors.contract import (
     Checkpoint,
     DiscoveredColumn,
     DiscoveredStream,
+    Hints,
     Message,
     ReadContext,
     StreamState,
@@ -74,14 +75,14 @@ class DltConnector:
         found = self._resource(self._source(), stream)
         if context.window is not None:
             _bound(found, stream, context.window, label)
-        count = number = 0
+        count = 0
         with closing(self._items(found, position, stream)) as items:
-            for number, message in enumerate(messages(items), 1):
+            for message in messages(items):
                 if context.cancelled.is_set():
                     raise Cancelled(label, "stopped between two items", "Start the sync again; it reads anew.")
-                count += 1
                 yield message
-                if number == context.page_limit:
+                count += not isinstance(message, Hints)
+                if count == context.page_limit:
                     return
         if context.window is None:
             yield Checkpoint(connector=_kept(position, stream, label), is_ordered=False)

@@ -7,12 +7,14 @@ import msgspec
 import pyarrow as pa
 
 from connectors.contract import Frame, JsonRecords, Message, Rejected
+from connectors.decimals import DecimalFields
 
 _BATCH: Final = 1_000
 
 
 def messages(items: Iterable[Any]) -> Iterator[Message]:
     """Records gathered to batches; tables as they come. Positions count batches and tables from 1."""
+    decimals = DecimalFields()
     waiting: list[Any] = []
     number = 0
     for item in items:
@@ -21,13 +23,13 @@ def messages(items: Iterable[Any]) -> Iterator[Message]:
             waiting.extend(cast("list[Any]", item) if isinstance(item, list) else [item])
         if waiting and (table is not None or len(waiting) >= _BATCH):
             number += 1
-            yield from _records(waiting, f"batch {number}")
+            yield from _records(waiting, f"batch {number}", decimals)
             waiting = []
         if table is not None:
             number += 1
             yield Frame(table, f"table {number}")
     if waiting:
-        yield from _records(waiting, f"batch {number + 1}")
+        yield from _records(waiting, f"batch {number + 1}", decimals)
 
 
 def _table(item: Any) -> pa.Table | None:
@@ -42,7 +44,7 @@ def _table(item: Any) -> pa.Table | None:
             return None
 
 
-def _records(rows: list[Any], position: str) -> Iterator[Message]:
+def _records(rows: list[Any], position: str, decimals: DecimalFields) -> Iterator[Message]:
     good: list[bytes] = []
     rejected: list[Rejected] = []
     for row in rows:
@@ -50,11 +52,14 @@ def _records(rows: list[Any], position: str) -> Iterator[Message]:
             reason = f"the record is a {type(row).__name__}, not a mapping"
             rejected.append(Rejected(repr(row).encode(), reason, position))
             continue
+        decimals.see(cast("object", row))
         try:
             good.append(_ENCODER.encode(row))
         except (TypeError, ValueError, RecursionError) as error:
             text = repr(cast("object", row)).encode()
             rejected.append(Rejected(text, f"the record is no JSON: {error}", position))
+    if hints := decimals.hints():
+        yield hints
     if good:
         yield JsonRecords(b"\n".join(good), position)
     yield from rejected

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from connectors.registry import kind
 from connectors.sync import SyncRequest, sync
 from connectors.testing.conformance import assert_conforms
 from connectors.testing.stand_in import stand_in
@@ -95,5 +97,36 @@ def test_a_sync_loads_what_a_bespoke_connector_reads_and_then_what_is_new(
         assert api.requests[asked:] == ["/orders?since=2024-01-05T00%3A00%3A00Z"]
     assert second.rows.extracted == 2
     with psycopg.connect(warehouse.loader_dsn) as session:
-        found = session.execute(f"select count(*), max(id) from {spec.schema_name}.orders").fetchone()
+        found = session.execute(f"select count(*), max(id) from {spec.schema_name}.orders".encode()).fetchone()
     assert found == (6, 6)
+
+
+LEDGER = """
+from decimal import Decimal
+from connectors.custom import RowsConnector
+
+
+class Ledger(RowsConnector):
+    batch = 2
+
+    def rows(self, stream, since, until):
+        yield {"id": 1, "share": 0.5, "cents": None}
+        yield {"id": 2, "share": 0.25, "cents": Decimal("9007199254740993.10")}
+        yield {"id": 3, "share": 1, "cents": Decimal("7"), "fee": Decimal("0.10")}
+"""
+
+
+def test_a_decimal_of_python_keeps_its_digits_without_being_declared(modules: Modules, warehouse: Warehouse) -> None:
+    spec = modules.source(LEDGER, {"primary_key": "id", "write": "replace"})
+    assert sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn).rows.loaded == 3
+    with kind("python").open(spec) as connector:
+        found = {column.name: column.type for column in connector.discover()[0].columns}
+    assert (found["share"], found["cents"], found["fee"]) == ("double", "decimal", "decimal")
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        query = f"select id, share, cents, fee from {spec.schema_name}.orders order by id"
+        got = session.execute(query.encode()).fetchall()
+    assert got == [
+        (1, 0.5, None, None),
+        (2, 0.25, Decimal("9007199254740993.10"), None),
+        (3, 1.0, Decimal(7), Decimal("0.10")),
+    ]

@@ -11,6 +11,7 @@ from connectors.contract import (
     Attestation,
     Checkpoint,
     JsonRecords,
+    Message,
     Rejected,
     StreamState,
     Window,
@@ -46,7 +47,7 @@ STREAM = {
 }
 
 
-def read(spec: SourceSpec, state: StreamState | None = None, window: Window | None = None) -> list[object]:
+def read(spec: SourceSpec, state: StreamState | None = None, window: Window | None = None) -> list[Message]:
     with kind("python").open(spec) as connector:
         return list(connector.read(spec.streams[0], state or StreamState(), context(window=window)))
 

@@ -7,15 +7,29 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from connectors.sync.result import SyncRequest
 from connectors.sync.schema import Drift
 
 MARK = "Missing from the source since"
+_LATER = """
+select 1 from ops.syncs where source = %s and stream = %s and window_start > %s and status like 'succeeded%%' limit 1
+"""
+
+
+def speaks_of_now(connection: psycopg.Connection[Any], request: SyncRequest) -> bool:
+    """Whether the sync shows what the source sends by now: a live one, or one of the newest window read so far.
+
+    An older window may well lack a column that came later.
+    """
+    if request.window is None:
+        return request.is_live
+    return not connection.execute(_LATER, [request.source.source, request.stream.name, request.window.start]).fetchall()
 
 
 def say_missing(connection: psycopg.Connection[Any], raw: Identifier, missing: Sequence[Drift]) -> None:
     """Comment on the columns that are missing, once, and take the comment from those that came back.
 
-    missing: of a live sync that read records; also renamed columns, by their new names, may be among them.
+    missing: of a sync that speaks of now and read records; also renamed columns, by their new names, may be among them.
     """
     gone = {drift.column for drift in missing if drift.change == "missing"}
     rows = connection.execute(

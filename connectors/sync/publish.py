@@ -156,6 +156,8 @@ class Publication:
             keys=tuple(schema.name_of(key) for key in stream.primary_key),
             cursor=cursor if cursor in columns else None,
             cursor_type=types.get(cursor or "", ""),
+            has_marks=self._batch.emptied_after is not None
+            or any(DELETED in part.columns for part in self._batch.parts),
         )
 
     def _write(self, raw: Tables) -> RowCounts:
@@ -378,7 +380,7 @@ class Publication:
         version = None
         if batch.is_last or self._schema.drift:
             missing = []
-            if batch.is_last and rows.extracted and request.is_live:
+            if batch.is_last and rows.extracted and gone.speaks_of_now(connection, request):
                 missing = self._schema.missing()
                 gone.say_missing(connection, Identifier(request.source.schema_name, stream), missing)
             version = registry.record(connection, source, stream, self._lease.sync_id, self._schema, missing)

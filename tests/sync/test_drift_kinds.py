@@ -1,10 +1,12 @@
 """Every kind of drift, by each policy; the schema check stays red until somebody accepts, and never heals itself."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from connectors.contract import Window
 from connectors.errors import ConfigError, ContractError
 from connectors.sync import schemabook
 from tests.support.faults import Lab, Stream, lines
@@ -175,6 +177,23 @@ def test_drift_stays_red_until_it_is_accepted_and_never_heals_itself(lab: Lab) -
     # what was accepted stays accepted beside a difference that the policy settles
     stream.sync(lines('{"id": 5, "w": 1}'))
     assert drift_is_green(stream)
+
+
+def test_of_partitions_the_newest_one_tells_what_is_missing(lab: Lab) -> None:
+    stream = lab.stream(**KEYED, cursor={"field": "at"}, columns={"at": {"type": "timestamp"}})
+
+    def read(day: int, fields: str = "") -> None:
+        start = datetime(2024, 1, day, tzinfo=UTC)
+        window = Window(start, start + timedelta(days=1))
+        stream.sync(lines(f'{{"id": {day}, "at": "2024-01-0{day}T06:00:00Z"{fields}}}'), partition=window)
+
+    read(2, ', "v": 1')
+    # history may well lack what came later
+    read(1)
+    assert drift_is_green(stream)
+    read(3)
+    assert not drift_is_green(stream)
+    assert stream.drift() == [("missing", "v", "warn")]
 
 
 def test_a_blocked_column_is_kept_out_from_the_next_sync_on_until_it_is_lifted(lab: Lab) -> None:

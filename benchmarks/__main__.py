@@ -3,7 +3,7 @@
     python -m benchmarks [--full] [--only files,merge] [--no-peers] [--no-docs]
 
 Each result line is kept under `.headwater/bench/results`; the page is rendered from what is there, so one benchmark can
-be run alone. --full takes the sizes of the claims, about an hour; without it all of them end in about ten minutes.
+be run alone. --full takes the sizes of the claims, about an hour; without it all of them end in a quarter of an hour.
 """
 
 import argparse

@@ -25,6 +25,7 @@ class Tables:
     """raw: the table that readers see. staged: this window's rows, in a relation nobody else sees.
 
     columns: the stream's own columns. keys: a part of them. cursor: one of them, or None; cursor_type: PostgreSQL's.
+    has_marks: a staged row may be a delete mark.
     """
 
     raw: Identifier
@@ -33,6 +34,7 @@ class Tables:
     keys: tuple[str, ...]
     cursor: str | None
     cursor_type: str = ""
+    has_marks: bool = True
 
     @property
     def position(self) -> Composable:
@@ -259,6 +261,8 @@ def _apply_deletes(connection: Connection, tables: Tables, *, is_hard: bool) -> 
     dropped when hard.
     """
     mark = Identifier("s", DELETED)
+    if not tables.has_marks:
+        return 0, 0
     if not connection.execute(SQL("select 1 from {} s where {} limit 1").format(tables.staged, mark)).fetchone():
         return 0, 0
     on = SQL("{} and {}").format(match(tables.keys, "t", "s"), mark)

@@ -4,12 +4,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from connectors.contract import DiscoveredColumn, DiscoveredStream
 from connectors.errors import ConfigError, SourceError
-from connectors.singer.types import column_type
+from connectors.singer.types import column_type, fault
 from connectors.specs import did_you_mean
+
+if TYPE_CHECKING:
+    from connectors.specs import ColumnType
 
 Json = Mapping[str, Any]
 
@@ -33,6 +38,22 @@ class Choice:
     columns: Mapping[str, Json] = field(default_factory=dict[str, Any])
 
 
+class _About(msgspec.Struct):
+    breadcrumb: list[str] = msgspec.field(default_factory=list[str])
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+
+class _Schema(msgspec.Struct):
+    properties: dict[str, Any] | None = None
+
+
+class _Entry(msgspec.Struct):
+    """What is read of a stream."""
+
+    metadata: list[_About] = msgspec.field(default_factory=list[_About])
+    schema: _Schema | None = None
+
+
 class Catalog:
     """A discovered catalog; `select` changes a copy."""
 
@@ -53,6 +74,11 @@ class Catalog:
             for entry in cast("list[Any]", streams)
         ):
             raise SourceError(where, f"{what} gave JSON that is no catalog of streams", "Is this a Singer tap?")
+        try:
+            msgspec.convert(streams, list[_Entry])
+        except msgspec.ValidationError as error:
+            said = f"{what} gave a catalog that breaks the protocol: {error}"
+            raise SourceError(where, said, "Report it to the tap's author.") from error
         return cls(cast("Json", raw))
 
     def streams(self) -> Iterator[DiscoveredStream]:
@@ -62,7 +88,7 @@ class Catalog:
             yield DiscoveredStream(
                 name=tap_stream_id(entry),
                 columns=tuple(
-                    DiscoveredColumn(name, column_type(spec) or "text", name not in keys)
+                    DiscoveredColumn(name, _type(name, spec) or "text", name not in keys)
                     for name, spec in properties.items()
                 ),
                 primary_key=tuple(keys),
@@ -100,6 +126,13 @@ class Catalog:
         for entry in entries:
             _select(entry, chosen.get(tap_stream_id(entry)))
         return {**self._rest, "streams": entries}
+
+
+def _type(name: str, spec: Any) -> "ColumnType | None":
+    """None for a schema that is none: it stops nobody who does not read the column."""
+    if not isinstance(spec, Mapping) or fault({"properties": {name: spec}}):
+        return None
+    return column_type(cast("Json", spec))
 
 
 def tap_stream_id(entry: Json) -> str:

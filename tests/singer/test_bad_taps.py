@@ -190,12 +190,13 @@ def eventually_gone(pid: int) -> None:
         ({"catalog": "/nowhere/catalog.json"}, {}, ConfigError, "connector.catalog"),
         ({}, {"discovery": "Usage: tap"}, SourceError, "discovery gave no JSON"),
         ({}, {"discovery": "[1]"}, SourceError, "no catalog of streams"),
+        ({}, {"discovery": '{"streams": [{"stream": "orders", "metadata": [1]}]}'}, SourceError, "breaks the protocol"),
         ({}, {"streams": ["other"]}, ConfigError, "no stream 'orders'\nKnown: other."),
         ({}, {"discover_fails": "fail:KeyError: 'password' is a required property"}, ConfigError, "required property"),
         ({"executable": "/nowhere/tap"}, {}, ConfigError, "does not exist"),
         ({"config": {"token": "env:NOT_SET_ANYWHERE"}}, {}, ConfigError, "NOT_SET_ANYWHERE is not set"),
     ],
-    ids=["catalog file", "words", "list", "stream", "config", "executable", "reference"],
+    ids=["catalog file", "words", "list", "protocol", "stream", "config", "executable", "reference"],
 )  # fmt: skip
 def test_a_tap_that_cannot_be_read_says_what_to_correct(
     tap: MakeTap, connector: dict[str, Any], config: dict[str, Any], kind: type[HeadwaterError], says: str

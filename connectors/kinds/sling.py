@@ -32,12 +32,15 @@ REFUSED: Mapping[str, str] = {
     "hooks": "hooks run outside the lifecycle; use checks, or steps of the orchestrator",
     "range": "range is a backfill; use partitions: {by: day, start: ...}",
     "single": "single has no meaning here: one stream is one table",
+    "files": "Sling 1.4.11 ignores it and reads every file of the folder; make object one file, or use kind files",
     "disabled": "leave the stream out instead of disabling it",
     "source": "the connection is connector.connection",
 }
 REFUSED_OPTIONS: Mapping[str, str] = {
     "columns": "types go under the stream's columns, where they are part of the contract",
     "range": "range is a backfill; use partitions: {by: day, start: ...}",
+    "trim_space": "Sling 1.4.11 ignores it; use transforms: {name: [trim_space]}",
+    "quote": "Sling 1.4.11 ignores it; use kind files",
     "chunk_size": "needs a paid Sling; use partitions, or order: true to commit as it goes",
     "chunk_count": "needs a paid Sling; use partitions, or order: true to commit as it goes",
     "chunk_expr": "needs a paid Sling; use partitions, or order: true to commit as it goes",
@@ -87,7 +90,7 @@ class SlingStreamSpec(StreamSpec):
     object: the table (`public.airlines`), or the file or folder for file sources; None takes the stream's name.
     sql: a query in place of a table. `{incremental_where_cond}` in it becomes the position's condition; without it the
         query is wrapped.
-    where, select, files, transforms, source_options: as in a Sling replication stream.
+    where, select, transforms, source_options: as in a Sling replication stream; `-name` in select leaves a column out.
     order: read in cursor order, so that a long read commits as it goes and resumes; the source has to sort.
     """
 
@@ -95,7 +98,6 @@ class SlingStreamSpec(StreamSpec):
     sql: str | None = None
     where: str | None = None
     select: Names = ()
-    files: Names = ()
     transforms: Mapping[str, Any] | tuple[str, ...] = ()
     source_options: Mapping[str, Any] = Field(default_factory=dict)
     order: bool = False

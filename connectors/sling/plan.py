@@ -78,18 +78,19 @@ def replication(
         asked = [f"({text})" for text in (stream.where, position if bounds else None) if text]
         told |= {"where": " and ".join(asked)} if asked else {}
         told |= {"select": chosen} if chosen else {}
-    told |= {"files": list(stream.files)} if stream.files else {}
     told |= {"transforms": stream.transforms} if stream.transforms else {}
     return {"source": CONNECTION, "target": "LOCAL", "streams": {_object(stream, dialect, folder): told}}
 
 
 def _chosen(stream: "SlingStreamSpec", shape: Shape) -> list[str]:
-    """The columns to ask for; empty is all of them. A blocked column never leaves the source."""
-    if not stream.blocked:
-        return list(stream.select)
-    known = stream.select or tuple(shape.types)
+    """The columns to ask for; empty is all. `-name` leaves one out, and a blocked one never leaves the source."""
+    wanted = [name for name in stream.select if not name.startswith("-")]
+    hidden = stream.blocked | {name[1:] for name in stream.select if name.startswith("-")}
+    if not hidden:
+        return wanted
+    known = wanted or list(shape.types)
     # where the columns are not known yet, Sling leaves out those with a minus
-    return [name for name in known if name not in stream.blocked] or [f"-{name}" for name in sorted(stream.blocked)]
+    return [name for name in known if name not in hidden] or [f"-{name}" for name in sorted(hidden)]
 
 
 def _object(stream: "SlingStreamSpec", dialect: str, folder: str) -> str:

@@ -186,6 +186,8 @@ def test_the_files_with_credentials_are_private(shop: psycopg.Connection, tmp_pa
         ({"hooks": {}}, "use checks"),
         ({"source_options": {"columns": {"a": "int"}}}, "types go under the stream's columns"),
         ({"source_options": {"chunk_size": 1000}}, "paid Sling"),
+        ({"source_options": {"quote": "~"}}, "ignores it"),
+        ({"files": ["a.csv"]}, "every file of the folder"),
         ({"object": "public.*"}, "a stream of its own"),
         ({"sql": "select 1", "object": "public.t"}, "sql takes the place of object"),
         ({"sql": "select 1; drop table t"}, "one query"),

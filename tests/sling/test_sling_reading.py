@@ -1,6 +1,8 @@
 """What Sling reads arrives exactly: every value, every row, from the position asked for."""
 
+import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -207,6 +209,28 @@ def test_selected_columns_alone_are_read(shop: psycopg.Connection, tmp_path: Pat
     assert found.rows == [{"id": "1", "name": "a"}]
 
 
+@pytest.mark.parametrize("order", [False, True])
+def test_a_column_with_a_minus_is_left_out_beside_a_blocked_one(
+    shop: psycopg.Connection, tmp_path: Path, order: bool
+) -> None:
+    shop.execute('create table people (id int, name text, "Secret" text)')
+    shop.execute("insert into people values (1, 'a', 'b')")
+    stream = {
+        "name": "people",
+        "object": "public.people",
+        "cursor": {"field": "id"},
+        "order": order,
+        "select": ["-name"],
+    }
+    spec = source({**stream, "columns": {"Secret": {"rule": "block"}}})
+
+    found = read(tmp_path, spec)
+
+    assert found.rows == [{"id": "1"}]
+    asked = json.loads((tmp_path / "sling" / "replication.json").read_text())
+    assert "Secret" not in json.dumps({**next(iter(asked["streams"].values())), "columns": None})
+
+
 @pytest.mark.parametrize("options", [{}, {"order": True}, {"select": ["id", "Secret", "name"]}])
 def test_a_blocked_column_never_leaves_the_source(
     shop: psycopg.Connection, tmp_path: Path, options: dict[str, Any]
@@ -290,6 +314,26 @@ def test_a_file_is_read_with_all_digits(tmp_path: Path) -> None:
         {"id": "2", "speed": "8.05", "gust": "9.5"},
     ]
     assert [column.type for column in found.columns] == ["bigint", "double", "double"]
+
+
+OPTIONS: Sequence[tuple[str, str, Mapping[str, Any]]] = [
+    ("one.csv", "id;name\n1;a\n", {"delimiter": ";"}),
+    ("two.csv", "1,a\n2,b\n", {"header": False, "limit": 1}),
+    ("three.csv", "id,name\n\n1,a\n", {"skip_blank_lines": True}),
+    ("four.json", '{"data": [{"id": 1, "name": {"first": "a"}}]}', {"jmespath": "data", "flatten": True}),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "options"), OPTIONS, ids=[next(iter(case[2])) for case in OPTIONS])
+def test_a_source_option_of_sling_does_what_its_manual_says(
+    tmp_path: Path, file: str, text: str, options: Mapping[str, Any]
+) -> None:
+    (tmp_path / file).write_text(text)
+    stream = {"name": "things", "object": file, "source_options": options}
+
+    found = read(tmp_path / "work", source(stream, {"connection": f"file://{tmp_path}"}))
+
+    assert [list(row.values()) for row in found.rows] == [["1", "a"]]
 
 
 def test_a_preview_stops_after_its_pages(shop: psycopg.Connection, tmp_path: Path) -> None:

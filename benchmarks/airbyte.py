@@ -3,7 +3,7 @@
 Nested users, made by airbyte-source-faker; the very same program and settings for every path. The limit is its
 `read` alone, its messages thrown away. Headwater asks it for its catalog first, and keeps the lifecycle.
 
-    python -m benchmarks.airbyte [--rows 100000] [--repeats 3]
+    python -m benchmarks.airbyte [--rows 200000] [--repeats 3]
 """
 
 import argparse
@@ -48,7 +48,7 @@ from raw_bench.users
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     # the programs of later runs are those of the first

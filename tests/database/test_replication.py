@@ -174,6 +174,7 @@ def test_a_truncate_deletes_what_was_there_before_it_and_nothing_after(orders: S
     assert result.rows.extracted == 3
 
 
+@pytest.mark.slow
 def test_a_table_that_was_truncated_and_stays_empty_is_empty(orders: Source, warehouse: Warehouse) -> None:
     run(warehouse, {**STREAM, "deletes": "hard"})
     orders.execute("truncate orders")
@@ -220,6 +221,7 @@ def test_a_large_value_that_an_update_left_alone_stays(
     assert raw(warehouse, "select length(note) from raw_shop.orders where id = 1") == [(20000,)]
 
 
+@pytest.mark.slow
 def test_a_large_transaction_is_handed_on_in_pieces_and_sealed_at_its_end(
     orders: Source, warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -260,6 +262,7 @@ def test_a_failed_first_read_leaves_no_slot_behind(orders: Source, warehouse: Wa
     assert slots(orders) == []
 
 
+@pytest.mark.slow
 def test_a_slot_without_a_position_is_made_anew_and_old_rows_are_gone(orders: Source, warehouse: Warehouse) -> None:
     run(warehouse)
     with psycopg.connect(warehouse.loader_dsn) as session:

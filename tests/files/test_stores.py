@@ -1,21 +1,43 @@
-"""Stores that are not this machine's disk, over the network: S3 and SFTP, each a real server on loopback.
+"""Stores over the network: S3, Azure's and SFTP, each spoken to a server on loopback.
 
-They run where their libraries are installed: `uv sync --extra s3 --extra sftp` and moto, whose server speaks S3.
+Each runs where its library is installed (extras s3, azure, sftp) and its server: moto[server] from PyPI, azurite from
+npm on PATH; SFTP needs paramiko alone.
 """
 
 import gzip
 import os
+import shutil
+import socket
+import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pytest
+from fsspec.core import url_to_fs
 
 from connectors.errors import AuthError, ConfigError, TransientError
 from tests.files.reading import Reading, read
 
 STREAM = {"path": "in/*.csv.gz", "primary_key": "id", "write": "merge", "null_values": ["NA"]}
+
+
+NOBODY = "http://127.0.0.1:9"
+# the public key of the emulator's one account
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def await_port(port: int) -> None:
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        threading.Event().wait(0.05)
 
 
 class Drop(Protocol):
@@ -29,14 +51,16 @@ class Drop(Protocol):
 
 
 @dataclass
-class S3:
+class Remote:
+    """An object store, filled through a filesystem of its own: the connector's must notice by itself."""
+
     url: str
     options: Mapping[str, str]
     wrong: Mapping[str, str]
-    client: Any
 
     def put(self, name: str, body: bytes, minute: int) -> None:
-        self.client.put_object(Bucket="drop", Key=f"base/{name}", Body=body)
+        fs, root = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **self.options)
+        fs.pipe_file(f"{root}/{name}", body)
 
 
 @dataclass
@@ -66,15 +90,33 @@ def s3_address() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_address: str) -> S3:
-    boto3 = pytest.importorskip("boto3")
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-    client = boto3.client("s3", endpoint_url=s3_address, **keys)
-    client.create_bucket(Bucket="drop")
-    for found in client.list_objects_v2(Bucket="drop").get("Contents", ()):
-        client.delete_object(Bucket="drop", Key=found["Key"])
+def s3(s3_address: str) -> Remote:
+    bucket = f"drop-{uuid4().hex[:8]}"
     options = {"key": "a", "secret": "b", "endpoint_url": s3_address}
-    return S3("s3://drop/base", options, {**options, "endpoint_url": "http://127.0.0.1:9"}, client)
+    url_to_fs("s3://", **options)[0].mkdir(bucket)
+    return Remote(f"s3://{bucket}/base", options, {**options, "endpoint_url": NOBODY})
+
+
+@pytest.fixture(scope="module")
+def az_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("adlfs")
+    program = shutil.which("azurite-blob") or pytest.skip("azurite is not installed: npm install azurite")
+    port, folder = free_port(), tmp_path_factory.mktemp("azurite")
+    words = [program, "--blobPort", str(port), "--location", str(folder), "--skipApiVersionCheck", "--silent"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as server:
+        await_port(port)
+        yield f"http://127.0.0.1:{port}/devstoreaccount1"
+        server.terminate()
+
+
+@pytest.fixture
+def az(az_address: str) -> Remote:
+    container = f"drop-{uuid4().hex[:8]}"
+    account = f"AccountName=devstoreaccount1;AccountKey={AZURITE_KEY}"
+
+    options = {"connection_string": f"DefaultEndpointsProtocol=http;{account};BlobEndpoint={az_address};"}
+    url_to_fs("az://", **options)[0].mkdir(container)
+    return Remote(f"az://{container}/base", options, options)
 
 
 @pytest.fixture
@@ -88,7 +130,7 @@ def sftp(tmp_path: Path) -> Iterator[Sftp]:
         yield Sftp(url, options, {**options, "password": "wrong"}, tmp_path)
 
 
-@pytest.fixture(params=["s3", "sftp"])
+@pytest.fixture(params=["s3", "az", "sftp"])
 def drop(request: pytest.FixtureRequest) -> Drop:
     return request.getfixturevalue(request.param)
 
@@ -140,9 +182,12 @@ def test_a_folder_that_is_not_there_is_config(drop: Drop) -> None:
     assert isinstance(at(drop, {"path": "nowhere/*.csv"}).error, ConfigError)
 
 
-def test_what_the_store_refuses_has_its_class_and_no_secret(drop: Drop) -> None:
+@pytest.mark.parametrize("store", ["s3", "sftp"])
+def test_what_the_store_refuses_has_its_class_and_no_secret(store: str, request: pytest.FixtureRequest) -> None:
+    drop: Drop = request.getfixturevalue(store)
+
     error = at(drop, options=drop.wrong).error
 
-    expected = AuthError if isinstance(drop, Sftp) else TransientError
+    expected = AuthError if store == "sftp" else TransientError
     assert isinstance(error, expected), error
     assert "wrong" not in str(error)

@@ -118,9 +118,14 @@ class Page:
         return now
 
 
+def program_path() -> str | None:
+    """Of Chromium; None where there is none."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
 @contextmanager
 def browser() -> Generator[Page]:
-    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    program = program_path()
     if program is None:
         raise SystemExit(f"none of {', '.join(NAMES)} is on PATH: install Chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

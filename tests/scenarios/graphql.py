@@ -1,0 +1,102 @@
+"""What the UI asks its server for."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import httpx
+
+_LAUNCH = """
+mutation launch($parameters: ExecutionParams!) {
+  launchRun(executionParams: $parameters) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on InvalidSubsetError { message }
+  }
+}
+"""
+_BACKFILL = """
+mutation backfill($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+_CHECKS = """
+query checks($asset: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $asset) {
+    ... on AssetNode {
+      assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } }
+    }
+  }
+}
+"""
+_TICKS = """
+query ticks($sensor: SensorSelector!) {
+  sensorOrError(sensorSelector: $sensor) {
+    __typename
+    ... on Sensor { sensorState { ticks(limit: 10) { timestamp endTimestamp status error { message } } } }
+  }
+}
+"""
+_LOCATIONS = """
+{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
+  __typename ... on PythonError { message } } } } } }
+"""
+REPOSITORY = "__repository__"
+
+
+def ask(url: str, query: str, **variables: Any) -> Any:
+    answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    told = answer.json()
+    assert "errors" not in told, told["errors"]
+    return told["data"]
+
+
+def answers(url: str) -> bool:
+    """Whether the server has loaded every code location."""
+    try:
+        entries = ask(url, _LOCATIONS)["workspaceOrError"]["locationEntries"]
+    except (httpx.HTTPError, ValueError):
+        return False
+    assert all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in entries), entries
+    return len(entries) == 2 and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+
+def launch(url: str, location: str, assets: Iterable[str], tags: Sequence[dict[str, str]]) -> str:
+    parameters = {
+        "selector": {
+            "repositoryLocationName": location, "repositoryName": REPOSITORY, "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": asset.split("/")} for asset in assets],
+        },
+        "executionMetadata": {"tags": tags},
+        "runConfigData": {},
+    }  # fmt: skip
+    told = ask(url, _LAUNCH, parameters=parameters)["launchRun"]
+    assert told["__typename"] == "LaunchRunSuccess", told
+    return told["run"]["runId"]
+
+
+def launch_backfill(url: str, asset: str, partitions: Sequence[str]) -> str:
+    parameters = {"assetSelection": [{"path": asset.split("/")}], "partitionNames": partitions}
+    told = ask(url, _BACKFILL, parameters=parameters)["launchPartitionBackfill"]
+    assert told["__typename"] == "LaunchBackfillSuccess", told
+    return told["backfillId"]
+
+
+def red_checks(url: str, asset: str) -> set[str]:
+    found = ask(url, _CHECKS, asset={"path": asset.split("/")})["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    latest = {check["name"]: check["executionForLatestMaterialization"] for check in found}
+    return {name for name, execution in latest.items() if execution and execution["status"] == "FAILED"}
+
+
+def ticks_since(url: str, sensor: str, moment: float) -> int:
+    """Ticks of a sensor of the models that began after the moment and have ended."""
+    selector = {"repositoryLocationName": "transform", "repositoryName": REPOSITORY, "sensorName": sensor}
+    found = ask(url, _TICKS, sensor=selector)["sensorOrError"]
+    assert found["__typename"] == "Sensor", found
+    ticks = found["sensorState"]["ticks"]
+    return sum(tick["timestamp"] > moment and tick["endTimestamp"] is not None for tick in ticks)

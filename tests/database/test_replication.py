@@ -11,7 +11,7 @@ from psycopg import sql
 
 from connectors.contract import Message, ReadContext, StreamState
 from connectors.database.postgres import PostgresConnector
-from connectors.errors import ConfigError, ContractError
+from connectors.errors import ConfigError, ContractError, TransientError
 from connectors.kinds.database import KIND, DatabaseStreamSpec, slot_name
 from connectors.sync import Progress, SyncRequest, SyncResult, statebook, sync
 from connectors.sync.lifecycle import run as run_lifecycle
@@ -358,3 +358,24 @@ def test_a_slots_name_fits_the_source() -> None:
 
     assert len(names) == 2
     assert {len(name) for name in names} == {63}
+
+
+def test_a_connection_that_is_lost_midway_is_transient_and_nothing_is_missing(
+    orders: Source, warehouse: Warehouse
+) -> None:
+    run(warehouse)
+    orders.execute("insert into orders (id) values (6)")
+    spec = source_spec(STREAM)
+
+    def on_log(line: str) -> None:
+        if "reading from" in line:
+            orders.execute(
+                "select pg_terminate_backend(pid, 10000) from pg_stat_activity "
+                "where backend_type = 'walsender' and datname = current_database()"
+            )
+
+    with pytest.raises(TransientError, match="while reading orders after 0 rows"):
+        sync(SyncRequest(spec, spec.streams[0]), warehouse.loader_dsn, Progress(on_log=on_log))
+
+    assert run(warehouse).rows.extracted == 1
+    assert_equal_tables(orders, warehouse)

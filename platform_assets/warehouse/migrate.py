@@ -35,7 +35,7 @@ def read_migrations(folder: Path = MIGRATIONS_DIR) -> list[Migration]:
     migrations: list[Migration] = []
     for path in sorted(folder.glob("*.sql")):
         match = FILE_NAME.match(path.name)
-        if match is None or int(match[1]) < len(migrations) + 1:
+        if match is None or int(match[1]) != len(migrations) + 1:
             raise ConfigError(
                 str(path),
                 f"is not the next migration: expected {len(migrations) + 1:04d}_<name>.sql",

@@ -202,7 +202,7 @@ def test_columns_follow_the_table_in_the_middle_of_the_log(orders: Source, wareh
     assert (types["code"], types["deep"]) == ("character varying(9)", "jsonb")
 
 
-@pytest.mark.parametrize("identity", ["default", "full"])
+@pytest.mark.parametrize("identity", ["default", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_large_value_that_an_update_left_alone_stays(
     orders: Source, warehouse: Warehouse, identity: LiteralString
 ) -> None:
@@ -305,10 +305,22 @@ def test_a_slot_that_cannot_give_what_is_missing_says_so(
     ("statement", "message"),
     [
         ("drop publication shop", "create publication shop for table"),
-        ("alter publication shop drop table orders", "alter publication shop add table"),
-        ("alter publication shop set (publish = 'insert')", "leaves kinds of changes out"),
-        ("alter publication shop set table orders (id, amount)", "leaves out columns at, data, note, price, tags"),
-        ("alter publication shop set table orders where (id > 1)", "leaves out rows by a condition"),
+        pytest.param(
+            "alter publication shop drop table orders", "alter publication shop add table", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "alter publication shop set (publish = 'insert')", "leaves kinds of changes out", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "alter publication shop set table orders (id, amount)",
+            "leaves out columns at, data, note, price, tags",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "alter publication shop set table orders where (id > 1)",
+            "leaves out rows by a condition",
+            marks=pytest.mark.slow,
+        ),
         ("alter table orders replica identity nothing", "would name nothing, without id of primary_key"),
     ],
 )

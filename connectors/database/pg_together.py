@@ -30,7 +30,7 @@ class SharedSnapshot:
                 connection = self._ends.enter_context(self._connector.connected(where))
                 row = connection.execute("select pg_export_snapshot()").fetchone()
                 assert row is not None
-                self._name = row[0]
+                self._name = str(row[0])
             return self._name
 
     def leave(self, stream: str) -> None:

@@ -158,8 +158,6 @@ class Publication:
             cursor_type=types.get(cursor or "", ""),
             has_marks=self._batch.emptied_after is not None
             or any(DELETED in part.columns for part in self._batch.parts),
-            has_marks=self._batch.emptied_after is not None
-            or any(DELETED in part.columns for part in self._batch.parts),
         )
 
     def _write(self, raw: Tables) -> RowCounts:

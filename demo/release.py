@@ -39,7 +39,10 @@ def read_release(path: Path) -> Release:
     except FileNotFoundError:
         return Release()
     until = told["until"]
-    return Release(date.fromisoformat(until) if until else None, Misbehaviour(**told.get("misbehaviour", {})))
+    faults = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in told.get("misbehaviour", {}).items()
+    }
+    return Release(date.fromisoformat(until) if until else None, Misbehaviour(**faults))
 
 
 def write_release(path: Path, release: Release) -> None:

@@ -221,6 +221,7 @@ def test_a_package_of_another_version_is_named(project: Project) -> None:
     assert re.search(r"uv\.lock: typer is \S+, locked 9\.9\.9 Run `make setup`", said)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_down_is_transient(project: Project) -> None:
     project.source(GOOD)
     said = only_problem(doctor(project, **{**SHOP, "SHOP_URL": f"http://127.0.0.1:{free_port()}"}), 6)
@@ -252,6 +253,7 @@ def test_the_first_problem_decides_the_exit_code(project: Project) -> None:
     assert "2 problems; exit code 9 is that of the first" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_dbt_project_that_does_not_parse_is_named(project: Project) -> None:
     shutil.rmtree(project.root / "dbt_project")
     shutil.copytree(Path(__file__).parents[2] / "dbt_project", project.root / "dbt_project")

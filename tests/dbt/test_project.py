@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from platform_assets.warehouse import Warehouse
 from tests.dbt.conftest import Built
@@ -16,7 +17,7 @@ def test_a_whole_build_is_green_with_its_unit_tests(built: Built) -> None:
 
     assert counts["ERROR"] == counts["WARN"] == counts["SKIP"] == 0
     assert counts["PASS"] > 50
-    assert len(re.findall(r"PASS \w+::test_", built.output)) == 7
+    assert len(re.findall(r"PASS \w+::test_", built.output)) == 8
 
 
 def test_schemas_are_exactly_staging_intermediate_and_marts(built: Built) -> None:
@@ -53,9 +54,10 @@ def test_keys_are_constraints_that_postgres_holds(built: Built) -> None:
         ).fetchall()
 
     assert keyed == tables
-    assert len(tables) == 9
+    assert len(tables) == 11
 
 
+@pytest.mark.slow
 def test_a_broken_contract_and_a_new_incremental_column_are_refused(built: Built, tmp_path: Path) -> None:
     project = project_copy(tmp_path)
     marts = project / "models/marts"
@@ -105,6 +107,7 @@ def test_the_incremental_mart_follows_late_corrected_and_deleted_rows(dbt: Dbt) 
     assert len(before - after) > 2
 
 
+@pytest.mark.slow
 def test_rebuilding_a_staging_view_leaves_the_views_on_top_of_it(built: Built) -> None:
     done = built.dbt("run", "--select", "stg_nyc_reference__planes")
 

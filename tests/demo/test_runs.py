@@ -133,6 +133,7 @@ def test_what_failed_is_told_and_nothing_is_built_on_it(dagster: DagsterProcess)
 WORKER = "platform_assets.cli.demo_worker"
 
 
+@pytest.mark.slow
 def test_closing_the_line_ends_the_run_and_every_process(dagster: DagsterProcess) -> None:
     dagster.configure({"WAIT": "yes"})
     run_id, processes = "", list[psutil.Process]()

@@ -176,6 +176,7 @@ def test_a_refresh_token_has_the_row_that_earlier_versions_gave_it() -> None:
     assert names == ["a.example af54838965e2", "a.example 8392272b1bca", "a.example 2040a85c2bc7"]
 
 
+@pytest.mark.slow
 def test_a_rotated_refresh_token_is_kept_for_the_next_process(warehouse: Warehouse) -> None:
     provider = Provider()
     provider.life = 1

@@ -105,7 +105,14 @@ def mall(warehouse: Warehouse, env: dict[str, str], monkeypatch: pytest.MonkeyPa
         yield found
 
 
-@pytest.mark.parametrize("misfit", MISFITS, ids=lambda misfit: misfit.name)
+SLOW = {"429 for ever", "endless pages"}
+
+
+@pytest.mark.parametrize(
+    "misfit",
+    [pytest.param(one, marks=[pytest.mark.slow] if one.name in SLOW else []) for one in MISFITS],
+    ids=lambda misfit: misfit.name,
+)
 def test_a_misfit_ends_alone_with_its_own_class_and_recovers(
     mall: Mall, warehouse: Warehouse, write_source: Write, misfit: Misfit
 ) -> None:

@@ -92,6 +92,7 @@ def test_an_unknown_transform_that_sling_skips_is_config(sling: Any, tmp_path: P
         read(tmp_path, source(STREAM, SQLITE))
 
 
+@pytest.mark.slow
 def test_a_process_that_ignores_the_request_to_end_is_killed_with_its_children(sling: Any, tmp_path: Path) -> None:
     marker = tmp_path / "child.pid"
     sling(

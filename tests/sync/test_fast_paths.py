@@ -81,6 +81,7 @@ def decoder(limit: int = 1 << 20, **columns: Any) -> Decoder:
     return Decoder(StreamSchema("unit.things", spec, ()), spec.null_values, limit)
 
 
+@pytest.mark.slow
 def test_a_page_larger_than_one_record_may_be_is_decoded_all_the_same() -> None:
     body = b"\n".join(b'{"id": %d, "text": "%s"}' % (number, b"x" * 200) for number in range(1_000))
     decoded = decoder(limit=1_024).json(JsonRecords(body, "page 1"))

@@ -30,7 +30,15 @@ def whole_rows(stream: Stream) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("width", "value"), [(1_700, [7]), (1_700, ["x" * 24]), (1_700, [True]), (1_700, [True, 7]), (10_000, [7])]
+    ("width", "value"),
+    [
+        (1_700, [7]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(1_700, ["x" * 24]), (1_700, [True]), (10_000, [7])]
+        ),
+        (1_700, [True, 7]),
+    ],
 )
 def test_columns_without_room_are_kept_in_the_overflow_with_a_warning(lab: Lab, width: int, value: list[Any]) -> None:
     stream = lab.stream(primary_key="id", write="merge")

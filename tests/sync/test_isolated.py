@@ -162,6 +162,7 @@ def test_a_cancellation_reaches_the_process(warehouse: Warehouse, serve: Serve) 
     assert ledger(warehouse)[0][1:3] == ("cancelled", "cancelled")
 
 
+@pytest.mark.slow
 def test_a_process_whose_parent_was_killed_ends_by_itself(warehouse: Warehouse, serve: Serve) -> None:
     reached = threading.Event()
     spec = serve(hanging(reached), **PAGED)

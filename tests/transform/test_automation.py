@@ -9,7 +9,10 @@ from tests.transform.conftest import Transform
 
 FLIGHTS, WEATHER, PLANES = "nyc_flights/flights", "nyc_weather/weather", "nyc_reference/planes"
 EVENTS = "github/events"
-STREAMS = (FLIGHTS, WEATHER, PLANES, EVENTS, "nyc_reference/airlines", "nyc_reference/airports")
+STREAMS = (
+    *(FLIGHTS, WEATHER, PLANES, EVENTS, "nyc_reference/airlines", "nyc_reference/airports"),
+    *("nyc_fleet/planes", "faker_shop/users", "faker_shop/purchases"),
+)
 OF_WEATHER = {
     "staging/stg_nyc_weather__weather",
     "intermediate/int_flights_joined_weather",

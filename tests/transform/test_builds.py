@@ -72,6 +72,7 @@ def test_a_failed_blocking_check_of_a_stream_holds_its_marts_back_and_only_those
     assert "ignore_failed_checks: true" in words
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_marts_over_a_failed_check_are_built_when_the_launch_says_so(
     transform: Transform, instance: dg.DagsterInstance
@@ -134,6 +135,7 @@ def test_each_way_dbt_fails_has_its_class_and_its_next_step(transform: Transform
     assert dbt_error(graph, tmp_path, "Env var required but not provided").failure_class == "config"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_checks_run_without_their_models(transform: Transform, instance: dg.DagsterInstance) -> None:
     key = dg.AssetKey(["marts", "weather_hours"])
@@ -149,6 +151,7 @@ def test_checks_run_without_their_models(transform: Transform, instance: dg.Dags
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_a_model_that_breaks_its_contract_or_its_sql_is_said_and_the_rest_goes_on(
     transform: Transform, instance: dg.DagsterInstance, tmp_path: Path

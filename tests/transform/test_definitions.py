@@ -91,6 +91,7 @@ def test_unit_tests_are_no_assets_and_no_checks(transform: Transform) -> None:
     assert not [check.name for check in assets.check_specs if "test_arrival_status" in check.name]
 
 
+@pytest.mark.slow
 def test_a_manifest_is_parsed_once_for_each_state_of_the_project(project_settings: Settings, tmp_path: Path) -> None:
     project = project_copy(tmp_path)
     with ThreadPoolExecutor(4) as pool:

@@ -143,6 +143,7 @@ def test_an_orderly_stop_answers_what_is_in_flight(
     assert senders.acknowledged - inbox.ids() == set()
 
 
+@pytest.mark.slow
 def test_two_receivers_share_one_inbox_and_store_a_delivery_once(
     hook_project: Path, hook_env: dict[str, str], hook_warehouse: Warehouse, inbox: Inbox
 ) -> None:

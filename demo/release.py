@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 from demo.dataset import FIRST_DAY
 from demo.misbehaviour import Misbehaviour
@@ -39,8 +40,9 @@ def read_release(path: Path) -> Release:
     except FileNotFoundError:
         return Release()
     until = told["until"]
-    faults = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in told.get("misbehaviour", {}).items()
+    faults: dict[str, Any] = {
+        key: tuple(cast("list[str]", value)) if isinstance(value, list) else value
+        for key, value in told.get("misbehaviour", {}).items()
     }
     return Release(date.fromisoformat(until) if until else None, Misbehaviour(**faults))
 

@@ -41,7 +41,7 @@ ALL = list(DISPOSITIONS)
 STEPS = range(1, 33)
 
 
-def sampled(cases: list[Any], every: int = 20) -> list[Any]:
+def sampled(cases: list[Any], every: int = 24) -> list[Any]:
     """Every twelfth case by default; the others with `make test-all`."""
     slow = pytest.mark.slow
     return [case if index % every == 0 else pytest.param(*case, marks=slow) for index, case in enumerate(cases)]
@@ -71,7 +71,7 @@ def test_the_matrix_covers_every_step_change(warehouse: Warehouse, disposition: 
     assert step_changes(warehouse.loader_dsn, disposition) <= max(STEPS)
 
 
-@pytest.mark.parametrize(("disposition", "page"), sampled([(d, page) for d in ALL for page in (1, 2, 3)], every=2))
+@pytest.mark.parametrize(("disposition", "page"), sampled([(d, page) for d in ALL for page in (1, 2, 3)], every=4))
 def test_killed_while_reading_the_sealed_pages_stay(
     warehouse: Warehouse, matrix: Note, disposition: str, page: int
 ) -> None:

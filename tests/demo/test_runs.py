@@ -99,6 +99,7 @@ def follow(process: DagsterProcess) -> tuple[Board, list[told.Anything]]:
     return board, events
 
 
+@pytest.mark.slow
 def test_what_failed_is_told_and_nothing_is_built_on_it(dagster: DagsterProcess) -> None:
     dagster.configure({})
     board, events = follow(dagster)

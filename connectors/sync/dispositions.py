@@ -319,36 +319,29 @@ def delete_absent(connection: Connection, tables: Tables, *, is_hard: bool, is_s
     absent = SQL("not exists (select 1 from {staged} s where {on})").format(
         staged=tables.staged, on=match(tables.keys, "t", "s")
     )
-    if is_scd2:
-        query = SQL("update {raw} t set {until} = now(), {synced} = now() where {until} is null and {absent}")
-    elif is_hard:
-        query = SQL("delete from {raw} t where {absent}")
-    else:
-        query = SQL("update {raw} t set {flag} = true, {synced} = now() where not {flag} and {absent}")
-    return changed(
-        connection,
-        query.format(
-            raw=tables.raw, absent=absent, flag=Identifier(DELETED),
-            until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
-        ),
-    )  # fmt: skip
+    return _delete(connection, tables, absent, is_hard=is_hard, is_scd2=is_scd2)
 
 
 def delete_others(
     connection: Connection, tables: Tables, column: str, value: int, *, is_hard: bool, is_scd2: bool
 ) -> int:
     """Rows whose `column` is not `value` are gone at the source. Rows deleted."""
-    other = SQL("{} is distinct from {}").format(Identifier(column), value)
+    other = SQL("{} is distinct from {}").format(Identifier("t", column), value)
+    return _delete(connection, tables, other, is_hard=is_hard, is_scd2=is_scd2)
+
+
+def _delete(connection: Connection, tables: Tables, gone: Composed, *, is_hard: bool, is_scd2: bool) -> int:
+    """Raw rows `t` that are gone: deleted, marked as deleted, or their version closed. Rows that were not so before."""
     if is_scd2:
-        query = SQL("update {raw} set {until} = now(), {synced} = now() where {until} is null and {other}")
+        query = SQL("update {raw} t set {until} = now(), {synced} = now() where {until} is null and {gone}")
     elif is_hard:
-        query = SQL("delete from {raw} where {other}")
+        query = SQL("delete from {raw} t where {gone}")
     else:
-        query = SQL("update {raw} set {flag} = true, {synced} = now() where not {flag} and {other}")
+        query = SQL("update {raw} t set {flag} = true, {synced} = now() where not {flag} and {gone}")
     return changed(
         connection,
         query.format(
-            raw=tables.raw, other=other, flag=Identifier(DELETED),
+            raw=tables.raw, gone=gone, flag=Identifier(DELETED),
             until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
         ),
     )  # fmt: skip

@@ -22,9 +22,10 @@ demo: setup ## real data through every stream and every model, then one table; e
 ui: setup ## the Dagster UI on http://127.0.0.1:3000 with daemon and demo sources
 	@$(BIN)/headwater up $(ARGS)
 
+# a test that fails is run once more and named as such: a machine that stalls refuses nobody, and does not go unseen
 # the same examples for everybody here; `make test-all` draws new ones each time
 test: setup ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=ci -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=ci --reruns 1 -rR -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-all: setup ## all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

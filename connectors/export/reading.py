@@ -36,7 +36,7 @@ class Reading:
         """
         where = f"{self.source}.{stream.name}"
         position = Position(stream, saved, where)
-        rows = Rows(stream, keep)
+        rows = Rows(stream, where, keep)
         has_cursor = stream.cursor is not None
         with tempfile.TemporaryDirectory(prefix="headwater-export-") as folder:
             context = ReadContext(window=None, folder=Path(folder), log=self.log, cancelled=self.cancelled)

@@ -1,6 +1,7 @@
-"""Messages of a read as lines of JSON: raw records as they came, typed ones exactly."""
+"""Messages of a read as lines of JSON: raw records as they came, typed ones exactly; column rules are followed."""
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -11,6 +12,7 @@ import msgspec
 
 from connectors.contract import CopyFile, Frame, JsonRecords, Message, Rejected
 from connectors.specs import ColumnType, StreamSpec
+from connectors.sync.protect import Protector
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,14 +25,22 @@ _BATCH_ROWS = 1_000
 
 
 class Rows:
-    """Of one stream. keep: the properties to pass on; None passes all but blocked columns.
+    """Of one stream. where: it, for messages. keep: the properties to pass on; None passes all but blocked columns.
+
+    Values are hashed, masked and made null by the very code that loading uses, so they are equal in the warehouse.
 
     rejected: why records could not be passed on; they are not among the lines.
     last: the value of the cursor's field in the line that was yielded last.
+
+    Raises:
+        ConfigError: the key of a hash is not set.
     """
 
-    def __init__(self, stream: StreamSpec, keep: frozenset[str] | None = None) -> None:
+    def __init__(self, stream: StreamSpec, where: str, keep: frozenset[str] | None = None) -> None:
+        self._protector = Protector(stream.columns, where, stream.null_values)
         self._blocked = frozenset(name for name, column in stream.columns.items() if column.rule == "block")
+        self._rewritten = frozenset(name for name, column in stream.columns.items() if column.rewrites)
+        self._nulls = frozenset(stream.null_values)
         self._keep = keep
         self._cursor = stream.cursor.field if stream.cursor is not None else None
         self.rejected: list[str] = []
@@ -44,12 +54,12 @@ class Rows:
                     if line.strip():
                         yield from self._raw(line.strip(), f"{message.position}, line {number}")
             case Frame():
-                yield from self._frame(message)
+                yield from self._frame(self._protector.frame(message))
             case CopyFile():
                 yield from self._copied(message)
                 message.path.unlink(missing_ok=True)
             case Rejected():
-                self.rejected.append(f"{message.position}: {message.reason}")
+                self.rejected.append(f"{message.position}: {self._protector.rejected(message).reason}")
             case _:
                 return
 
@@ -61,11 +71,19 @@ class Rows:
             self.rejected.append(f"{position}: {error}")
             return
         self.last = value
-        if self._keep is None and not (self._blocked and self._blocked & fields.keys()):
+        if self._protector.touches(fields):
+            fields = _FIELDS.decode(self._protector.json(JsonRecords(line, position)).body)
+        elif self._keep is None and not self._nulls:
             yield line
             return
-        kept = {name: item for name, item in fields.items() if self._passes(name)}
-        yield _ENCODER.encode(kept)
+        yield _ENCODER.encode({name: self._or_null(item) for name, item in fields.items() if self._passes(name)})
+
+    def _or_null(self, value: msgspec.Raw) -> msgspec.Raw | None:
+        text = bytes(value)
+        if not (self._nulls and text.startswith(b'"')):
+            return value
+        # Python's parser also takes what is no good Unicode
+        return None if json.loads(text.decode("utf-8", "replace"), strict=False) in self._nulls else value
 
     def _passes(self, name: str) -> bool:
         return name not in self._blocked and (self._keep is None or name in self._keep)
@@ -77,16 +95,25 @@ class Rows:
     def _frame(self, frame: Frame) -> Iterator[bytes]:
         for batch in _utc(frame.table).to_batches(max_chunksize=_BATCH_ROWS):
             for row in cast("list[dict[str, Any]]", batch.to_pylist()):
-                yield self._typed({name: _plain(value) for name, value in row.items()})
+                yield self._typed({name: self._plain(value) for name, value in row.items()})
+
+    def _plain(self, value: Any) -> Any:
+        return None if isinstance(value, str) and value in self._nulls else _plain(value)
 
     def _copied(self, file: CopyFile) -> Iterator[bytes]:
         from connectors.sync.extract import frames_of  # the one reader of such files
 
-        readers = [(column.name, _READERS[column.type]) for column in file.columns]
+        readers = [(column.name, self._reader(column.name, column.type)) for column in file.columns]
         for frame in frames_of(file):
-            for row in cast("list[dict[str, str | None]]", frame.table.to_pylist()):
-                values = {name: (None if (text := row[name]) is None else read(text)) for name, read in readers}
+            for row in cast("list[dict[str, str | None]]", self._protector.frame(frame).table.to_pylist()):
+                values = {
+                    name: (None if (text := row[name]) is None or text in self._nulls else read(text))
+                    for name, read in readers
+                }
                 yield self._typed(values)
+
+    def _reader(self, name: str, kind: ColumnType) -> Callable[[str], Any]:
+        return str if name in self._rewritten else _READERS[kind]
 
 
 def _utc(table: "pa.Table") -> "pa.Table":

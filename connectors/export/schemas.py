@@ -1,14 +1,13 @@
 """A stream's JSON schema: what the source file declares, what discovery tells, and else what the first page has."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from connectors.contract import Connector, DiscoveredStream, ReadContext, StreamState
-from connectors.errors import ConfigError
 from connectors.export.rows import Rows
 from connectors.http.discovery import guess_columns
 from connectors.specs import SourceSpec, StreamSpec
@@ -65,26 +64,21 @@ def shapes(source: SourceSpec, connector: Connector) -> tuple[Shape, ...]:
         offered = {stream.name: stream for stream in connector.discover()}
     except NotImplementedError:
         offered = {}
-    return tuple(_shape(stream, offered, connector) for stream in source.streams)
+    return tuple(_shape(stream, offered, connector, f"{source.source}.{stream.name}") for stream in source.streams)
 
 
-def refuse_rules(streams: Iterable[StreamSpec], where: str) -> None:
-    """Only block can be followed: a blocked column is left out. Anything else would leave values in clear."""
-    for stream in streams:
-        for name, column in stream.columns.items():
-            if column.rule not in ("keep", "block"):
-                what = f"columns.{name}.rule: {column.rule} is followed by loading, not by an export"
-                raise ConfigError(f"{where}.{stream.name}", what, "Export with rule: block, or leave the stream out.")
-
-
-def _shape(stream: StreamSpec, offered: Mapping[str, DiscoveredStream], connector: Connector) -> Shape:
+def _shape(stream: StreamSpec, offered: Mapping[str, DiscoveredStream], connector: Connector, where: str) -> Shape:
     found = _named(stream, offered)
     types = {column.name: column.type for column in found.columns} if found is not None else {}
     types |= {name: column.type for name, column in stream.columns.items() if column.type is not None}
     if found is None or not found.columns:
-        types = _sampled(stream, connector) | types
-    blocked = {name for name, column in stream.columns.items() if column.rule == "block"}
-    return Shape(stream, {name: kind for name, kind in types.items() if name not in blocked})
+        types = _sampled(stream, connector, where) | types
+    for name, column in stream.columns.items():
+        if column.rewrites:
+            types[name] = "text"
+        elif column.rule == "block":
+            types.pop(name, None)
+    return Shape(stream, types)
 
 
 def _named(stream: StreamSpec, offered: Mapping[str, DiscoveredStream]) -> DiscoveredStream | None:
@@ -94,11 +88,11 @@ def _named(stream: StreamSpec, offered: Mapping[str, DiscoveredStream]) -> Disco
     return exact or next((item for name, item in offered.items() if name.rpartition(".")[2] == wanted), None)
 
 
-def _sampled(stream: StreamSpec, connector: Connector) -> dict[str, str]:
+def _sampled(stream: StreamSpec, connector: Connector, where: str) -> dict[str, str]:
     lines: list[bytes] = []
     with tempfile.TemporaryDirectory(prefix="headwater-export-") as folder:
         context = ReadContext(window=None, folder=Path(folder), page_limit=1)
-        rows = Rows(stream)
+        rows = Rows(stream, where)
         with closing(cast("Any", connector.read(stream, StreamState(), context))) as messages:
             for message in messages:
                 lines += rows.of(message)

@@ -11,7 +11,7 @@ import typer
 
 from connectors.errors import ConfigError, HeadwaterError
 from platform_assets.cli import output
-from platform_assets.cli.context import opened, read_settings
+from platform_assets.cli.context import opened, read_settings, running_warehouse
 
 if TYPE_CHECKING:
     from connectors.contract import Connector
@@ -55,6 +55,7 @@ def singer(
     _configure(spec, config)
     given = _read(catalog, spec.source) if catalog is not None else None
     saved = _read(state, spec.source) if state is not None else {}
+    spec = _under_rules(spec, settings)
     with opened(spec, settings) as connector:
         if discover:
             print(json.dumps(tap.catalog(shapes(spec, connector)), indent=2))
@@ -120,6 +121,7 @@ def _answer(
         raise ConfigError(spec.source, "read needs a configured catalog", "Give one with --catalog.")
     chosen = _read(catalog, spec.source) if catalog is not None else {}
     saved = _read_any(state, spec.source) if state is not None else []
+    spec = _under_rules(spec, settings)
     with configured() as connector:
         if verb == "discover":
             served.discover(shapes(spec, connector), write)
@@ -129,7 +131,6 @@ def _answer(
 
 def _source(name: str) -> "tuple[Settings, SourceSpec]":
     """Raises ConfigError: a kind that runs a program of others, or loads by itself, is not served again."""
-    from connectors.export.schemas import refuse_rules
     from platform_assets.sources import find_source
 
     settings = read_settings()
@@ -137,8 +138,25 @@ def _source(name: str) -> "tuple[Settings, SourceSpec]":
     if spec.connector.kind not in KINDS:
         what = f"kind {spec.connector.kind} is not exported"
         raise ConfigError(spec.source, what, f"Exported are: {', '.join(KINDS)}.")
-    refuse_rules(spec.streams, spec.source)
     return settings, spec
+
+
+def _under_rules(spec: "SourceSpec", settings: "Settings") -> "SourceSpec":
+    """With the columns blocked that an operator has blocked, where this project has a warehouse that says so."""
+    from platform_assets.warehouse.server import EmbeddedServer
+
+    if settings.is_embedded and EmbeddedServer(settings.home).address("postgres") is None:
+        return spec
+    import psycopg
+
+    from connectors.sync.registry import ruled_columns
+
+    with running_warehouse(settings) as warehouse, psycopg.connect(warehouse.loader_dsn, autocommit=True) as session:
+        streams = [
+            stream.model_copy(update={"columns": ruled_columns(session, spec.source, stream)})
+            for stream in spec.streams
+        ]
+    return spec.model_copy(update={"streams": tuple(streams)})
 
 
 def _variables(spec: "SourceSpec") -> "tuple[Setting, ...]":

@@ -7,8 +7,10 @@ import pytest
 
 from connectors.errors import ConfigError
 from connectors.export import docker
+from platform_assets.warehouse import Warehouse
 from tests.cli.conftest import Project, project
 from tests.export.serving import ORDERS, SOURCE, TOKEN, shop
+from tests.support import sql
 
 __all__ = ["project"]
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,25 @@ def test_a_tap_takes_its_settings_from_a_file_and_masks_no_data(project: Project
     said = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [one["type"] for one in said] == ["SCHEMA", "RECORD", "STATE"]
     assert said[1]["record"] == leaky[0]
+
+
+def test_what_an_operator_has_blocked_leaves_by_no_export(
+    project: Project, warehouse: Warehouse, env: dict[str, str]
+) -> None:
+    project.source(SOURCE.replace("    - {name: lost, path: /lost, records: data}\n", ""))
+    sql.run(
+        warehouse.admin_dsn,
+        "insert into ops.column_rules (source, stream, column_name, reason, actor) "
+        "values ('shop', 'orders', 'note', 'no purpose for it', 'test')",
+    )
+    with shop() as api:
+        ended = project.run("export", "singer", "shop", **env, SHOP_URL=api.url, SHOP_TOKEN=TOKEN)
+    assert ended.returncode == 0, ended.stderr
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert {tuple(one["record"]) for one in said if one["type"] == "RECORD"} == {("id", "cents", "updated_at")}
+    assert [set(one["schema"]["properties"]) for one in said if one["type"] == "SCHEMA"] == [
+        {"id", "cents", "updated_at"}
+    ]
 
 
 def test_a_source_without_its_settings_says_which_and_traces_it(project: Project, tmp_path: Path) -> None:

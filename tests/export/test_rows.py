@@ -1,5 +1,6 @@
 """Records on their way out: raw ones byte for byte, typed ones exactly."""
 
+import hmac
 import json
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -14,7 +15,6 @@ from connectors.copy_columns import copy_columns
 from connectors.errors import ConfigError
 from connectors.export.position import Position
 from connectors.export.rows import Rows
-from connectors.export.schemas import refuse_rules
 from connectors.specs import StreamSpec
 
 STREAM = StreamSpec(name="things", primary_key=("id",))
@@ -22,7 +22,7 @@ BIG = "123456789012345678901234567890.123456789012345678"
 
 
 def rows(*messages: Any, stream: StreamSpec = STREAM, keep: frozenset[str] | None = None) -> list[bytes]:
-    found = Rows(stream, keep)
+    found = Rows(stream, "shop.things", keep)
     return [line for message in messages for line in found.of(message)]
 
 
@@ -36,7 +36,7 @@ def test_raw_records_pass_byte_for_byte() -> None:
 
 
 def test_a_record_that_is_no_object_is_rejected_and_its_siblings_pass() -> None:
-    found = Rows(STREAM)
+    found = Rows(STREAM, "shop.things")
     lines = list(found.of(JsonRecords(b'{"id": 1}\n{"id": \n[1]\n{"id": 2}', "page 3")))
     assert lines == [b'{"id": 1}', b'{"id": 2}']
     assert [reason.split(":")[0] for reason in found.rejected] == ["page 3, line 2", "page 3, line 3"]
@@ -51,10 +51,50 @@ def test_columns_that_are_blocked_or_not_selected_stay_out_and_the_others_keep_t
     assert [exact(line) for line in rows(record, stream=stream, keep=frozenset({"n", "ssn"}))] == [{"n": BIG}]
 
 
-def test_a_rule_that_only_loading_follows_is_refused() -> None:
-    stream = StreamSpec.model_validate({"name": "things", "columns": {"ssn": {"rule": "hash", "key": "env:HASH_KEY"}}})
-    with pytest.raises(ConfigError, match="followed by loading"):
-        refuse_rules([stream], "shop")
+RULED = StreamSpec.model_validate(
+    {
+        "name": "things",
+        "null_values": ["NA"],
+        "columns": {
+            "ssn": {"rule": "hash", "key": "env:HASH_KEY"},
+            "card": {"rule": "mask", "keep_last": 4},
+            "note": {"rule": "truncate", "length": 3},
+            "pin": {"rule": "block"},
+        },
+    }
+)
+KEY = "k" * 16
+
+
+@pytest.mark.parametrize("form", ["json", "frame", "file"])
+def test_column_rules_and_null_values_hold_as_in_the_warehouse(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HASH_KEY", KEY)
+    record = {"id": "1", "ssn": "078-05", "card": "4111222233334444", "note": "abcdef", "pin": "1234", "temp": "NA"}
+    table = pa.table({name: [value] for name, value in record.items()})
+    path = tmp_path / "part.csv"
+    path.write_text(",".join(record.values()) + "\n")
+    message = {
+        "json": JsonRecords(json.dumps(record).encode(), "page 1"),
+        "frame": Frame(table, "part 1"),
+        "file": CopyFile(path, copy_columns(table.schema), 1, "part 1"),
+    }[form]
+    (line,) = rows(message, stream=RULED)
+    hashed = hmac.digest(KEY.encode(), b"078-05", "sha256").hex()
+    assert json.loads(line) == {
+        "id": "1", "ssn": hashed, "card": "************4444", "note": "abc", "temp": None,
+    }  # fmt: skip
+
+
+def test_no_protected_value_is_in_the_reason_of_a_rejected_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASH_KEY", KEY)
+    found = Rows(RULED, "shop.things")
+    list(found.of(Rejected(b'{"id": 1, "ssn": "078-05"}', "cannot read '078-05'", "page 4")))
+    assert "078-05" not in found.rejected[0]
+    monkeypatch.delenv("HASH_KEY")
+    with pytest.raises(ConfigError, match="HASH_KEY"):
+        Rows(RULED, "shop.things")
 
 
 def test_typed_records_are_written_exactly() -> None:

@@ -65,33 +65,30 @@ def plan_of(evidence: Evidence, project: Path, wants: Callable[[SourceSpec, Stre
 
 def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
     before = evidence.production or evidence.manifest
-    described = {(s["schema"], s["identifier"]): s for s in before["sources"].values()}
+    known = {(s["schema"], s["identifier"]): s for s in before["sources"].values()}
     for source in evidence.sources:
         offered = evidence.offers.get(source.source)
         by_stream = offered_to(source, offered) if offered is not None else {}
         is_typed = source.connector.kind in TYPED_KINDS
         for stream in source.streams:
             version = (evidence.tables or {}).get((source.source, stream.name))
-            dbt_source = described.get((source.schema_name, stream.name))
-            names = {one.source_name: one.raw_name for one in targets(stream)}
+            dbt_source = known.get((source.schema_name, stream.name))
             shown = by_stream.get(stream.name)
-            standing = table_shape(version) if version else described_shape(dbt_source) if dbt_source else None
-            if version is None and standing is not None:
-                # dbt knows columns by their raw names
-                by_raw = {raw: name for name, raw in names.items()}
-                columns = {by_raw.get(raw, raw): one for raw, one in standing.columns.items()}
-                standing = type(standing)(columns, tuple(by_raw.get(name, name) for name in standing.key))
+            names = {one.source_name: one.raw_name for one in targets(stream)} | (raw_names(version) if version else {})
+            by_raw = {raw: name for name, raw in names.items()}
+            described = described_shape(dbt_source, by_raw) if dbt_source else None
             reads_query = getattr(stream, "sql", None) is not None
             yield StreamFacts(
                 source,
                 stream,
-                standing,
+                table_shape(version) if version else described,
                 is_table=version is not None,
                 offered=offered_shape(shown) if shown else None,
                 is_offered=not (is_typed and offered and shown is None and not reads_query),
                 is_typed=is_typed,
                 knows_null=source.connector.kind == "database",
-                names=names | (raw_names(version) if version else {}),
+                promised=described.columns if described else {},
+                names=names,
             )
 
 

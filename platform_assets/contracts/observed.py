@@ -68,12 +68,16 @@ def raw_names(version: "SchemaVersion") -> dict[str, str]:
     return {column.source_name: column.name for column in version.columns if column.variant_of is None}
 
 
-def described_shape(source: Mapping[str, Any]) -> Shape:
-    """A dbt source as `headwater contract write` writes it; the engine's own columns left out."""
+def described_shape(source: Mapping[str, Any], by_raw: Mapping[str, str]) -> Shape:
+    """A dbt source as `headwater contract write` writes it; the engine's own columns left out.
+
+    by_raw: the source's own spelling of raw names, which are all that dbt knows.
+    """
     columns: dict[str, Field] = {}
     key: list[str] = []
-    for name, column in source["columns"].items():
-        if name in ("_synced_at", "_deleted", "_dlt_load_id"):
+    for raw, column in source["columns"].items():
+        name = by_raw.get(raw, raw)
+        if raw in ("_synced_at", "_deleted", "_dlt_load_id"):
             continue
         meta = (column.get("config") or {}).get("meta") or column.get("meta") or {}
         if meta.get("key"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from connectors.specs import SourceSpec, StreamSpec
-from connectors.sync.differences import Change, Shape, diff, likeness, name_likeness, with_renames, words
+from connectors.sync.differences import Change, Field, Shape, diff, likeness, name_likeness, with_renames, words
 from platform_assets.contracts.impact import Impact, Impacts
 from platform_assets.contracts.observed import declared_shape, holds
 
@@ -33,6 +33,7 @@ class StreamFacts:
     is_offered: bool = True
     is_typed: bool = False
     knows_null: bool = False
+    promised: Mapping[str, Field] = field(default_factory=dict[str, Field])
     names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -68,6 +69,7 @@ class Plan:
 def plan_stream(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
     """The contract against what stands, then the source against both."""
     yield from _contract_changes(facts, impacts)
+    yield from _declared_no_more(facts, impacts)
     yield from _source_changes(facts, impacts)
 
 
@@ -94,6 +96,26 @@ def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]
             becomes = "NULL in every row from now on" if spec.rule == "block" else "another text than before"
             says = f"{name}: rule {spec.rule}: its values become {becomes}"
             yield Planned(facts.label, "contract", "rule", name, says, bool(impact.uses), impact)
+
+
+def _declared_no_more(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
+    """Columns that the contract has dropped or renamed. What the source lacks too is told as the source's change."""
+    columns = facts.stream.columns
+    dropped = {name: one for name, one in facts.promised.items() if name not in columns}
+    added = {name: one for name, one in declared_shape(facts.stream).columns.items() if name not in facts.promised}
+    changes = diff(Shape(dropped), Shape(added))
+    for change in with_renames(changes, lambda old, new: likeness(name_likeness(old, new), None)):
+        name = change.old_name or change.column
+        if change.kind == "new" or (facts.offered is not None and name not in facts.offered.columns):
+            continue
+        impact = _impact(facts, impacts, name)
+        said = f"{change} in the contract" if change.kind == "renamed" else f"{name} is declared no more"
+        is_breaking = bool(impact.uses) and facts.offered is None
+        if facts.offered is not None:
+            end = "the source still has it, and nothing holds it to a type"
+        else:
+            end = "models rely on a column that nobody promises" if is_breaking else "nothing is built on it"
+        yield Planned(facts.label, "contract", change.kind, change.column, f"{said}; {end}", is_breaking, impact)
 
 
 def _is_protected(facts: StreamFacts, name: str) -> bool:

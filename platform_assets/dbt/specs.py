@@ -50,14 +50,16 @@ def automation_condition(graph: Graph, model: Model) -> dg.AutomationCondition[d
     Looking one step up is not enough: a view passes its raw table's rows on without being rebuilt,
     so a mart with one good and one bad source would be asked for by the good one. Each farther ancestor is looked at.
     `any_deps_missing` would wait for every partition of a partitioned stream; one partition is enough to start.
+    `since_last_handled` would take the first look for a build: a model that was never built follows what is there.
     """
     sources = sorted(id_ for id_ in graph.ancestors(model.unique_id) if id_ in graph.sources)
     source_keys = [dg.AssetKey(graph.key(id_)) for id_ in sources]
     missing = dg.AutomationCondition.any_deps_missing()
     if source_keys:
         missing = missing.ignore(dg.AssetSelection.assets(*source_keys))
+    handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
     follows = (
-        (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()).since_last_handled()
+        (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()).since(handled)
         & ~missing
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()

@@ -148,6 +148,37 @@ def test_a_stream_that_the_source_offers_no_more_breaks_all_that_reads_it(manife
     assert "marts.planes" in {use.model for use in found.impact.uses}
 
 
+def without(name: str) -> Callable[[StreamSpec], Mapping[str, Any]]:
+    return lambda stream: {"columns": {key: spec for key, spec in stream.columns.items() if key != name}}
+
+
+def test_a_column_that_is_declared_no_more_names_all_that_stands_on_it(manifest: Manifest) -> None:
+    sources = changed("nyc_reference.airports", without("alt"))
+    found = only(plan(manifest, sources))
+
+    assert (found.side, found.kind, found.column, found.is_breaking) == ("contract", "missing", "alt", True)
+    assert found.says == "alt is declared no more; models rely on a column that nobody promises"
+    assert {use.model for use in found.impact.uses} == {
+        "staging.stg_nyc_reference__airports", "marts.airports_v1", "marts.airports_v2",
+    }  # fmt: skip
+    assert found.impact.exposures == ("airport_lookup (application)",)
+    assert set(found.impact.owners) == {"team:data", "tools@headwater.example"}
+    # the source was asked and has it: it goes on coming
+    assert not plan(manifest, sources, offers=offered(airports())).is_breaking
+    # it was asked and lacks it: said once, as the source's change
+    assert only(plan(manifest, sources, offers=offered(airports(), alt=None))).side == "source"
+
+
+def test_a_column_that_the_contract_renames_is_one_change(manifest: Manifest) -> None:
+    def renamed(stream: StreamSpec) -> Mapping[str, Any]:
+        return {"columns": {"time_zone" if name == "tzone" else name: spec for name, spec in stream.columns.items()}}
+
+    found = only(plan(manifest, changed("nyc_reference.airports", renamed)))
+
+    assert (found.side, found.kind, found.is_breaking) == ("contract", "renamed", True)
+    assert found.says.startswith("tzone renamed to time_zone in the contract; ")
+
+
 def test_another_key_stops_the_sync(manifest: Manifest) -> None:
     found = only(plan(manifest, changed("nyc_weather.weather", lambda _: {"primary_key": ("origin", "hour")})))
 

@@ -62,8 +62,6 @@ def platform(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Ge
             made.day = date(2013, 1, HISTORY)
             made.misbehave()
             with dagster_dev(root, env, port):
-                # models follow what happens after automation has looked for the first time
-                made.wait_for_ticks(1)
                 for table in TABLES:
                     if table is not FLIGHTS:
                         made.report(f"{table.source}/{table.stream}")

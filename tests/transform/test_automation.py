@@ -90,6 +90,20 @@ def test_all_models_follow_the_first_sync_in_one_tick(platform: Platform) -> Non
     assert platform.asked() == set()
 
 
+def test_streams_synced_before_the_first_look_start_their_models(platform: Platform) -> None:
+    platform.sync(*STREAMS)
+
+    assert platform.asked() == {key.to_user_string() for key in platform.models}
+    assert platform.asked() == set()
+
+
+def test_models_that_were_built_before_the_first_look_are_not_built_again(platform: Platform) -> None:
+    platform.sync(*STREAMS)
+    platform.built()
+
+    assert platform.asked() == set()
+
+
 def test_models_follow_one_stream_and_only_its_own(platform: Platform) -> None:
     platform.sync(*STREAMS)
     platform.asked()

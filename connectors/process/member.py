@@ -26,14 +26,15 @@ class Member:
     def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[contract.Message]:
         """See `Connector.read`. What an earlier run has kept for the stream comes first."""
         session, is_preview = self._session, context.page_limit is not None
-        feed = session.join(stream, state.connector, is_preview=is_preview)
         pages = 0
         try:
             number = None
+            # before the stream joins, so before the process starts: what this run keeps comes through the feed alone
             for number, body in session.backlog(stream.name, int(state.connector.get("piece", 0))):
                 yield JsonRecords(body, f"piece {number} of an earlier run")
             if number is not None:
                 yield Checkpoint(connector={"piece": number})
+            feed = session.join(stream, state.connector, is_preview=is_preview)
             for message in feed.messages(context.cancelled):
                 if isinstance(message, JsonRecords):
                     context.usage.received_bytes += len(message.body)

@@ -90,14 +90,22 @@ def test_the_singer_sdk_passes_an_exported_source(tools: Path, exported: Mapping
 
 
 def test_singer_check_tap_passes_an_exported_source(tools: Path, exported: Mapping[str, Path], tmp_path: Path) -> None:
+    """From stdin: with --tap 0.4.1 looks at what its thread has read before that thread has ended."""
     programs = environment("singer-tools==0.4.1", "setuptools<81")
-    ended = subprocess.run(
-        [str(programs / "singer-check-tap"), "--tap", str(exported["singer"]), "--config", str(exported["config"])],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "The output is valid." in ended.stdout
-    assert f"{len(ORDERS):7} record messages" in ended.stdout
+    state: list[str] = []
+    for records in (len(ORDERS), 1):
+        ran = subprocess.run(
+            [str(exported["singer"]), "--config", str(exported["config"]), *state], capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        ended = subprocess.run(
+            [str(programs / "singer-check-tap")], cwd=tmp_path, input=ran.stdout, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "The output is valid." in ended.stdout
+        assert f"{records:7} record messages" in ended.stdout
+        (tmp_path / "state.json").write_text(json.dumps(json.loads(ran.stdout.splitlines()[-1])["value"]))
+        state = ["--state", str(tmp_path / "state.json")]
 
 
 def test_airbytes_standard_tests_pass_an_exported_source(

@@ -162,7 +162,12 @@ class Replaces:
 
 @dataclass(frozen=True, slots=True)
 class Emptied:
-    """All rows before it, those of earlier reads too, are gone at the source; for write: merge and scd2."""
+    """All rows before it, those of earlier reads too, are gone at the source; for write: merge and scd2.
+
+    by_snapshot: the source did not say so, but all of its rows follow: none at all needs `allow_empty`.
+    """
+
+    by_snapshot: bool = False
 
 
 Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation | Hints | Replaces | Emptied
@@ -170,12 +175,18 @@ Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation |
 
 @dataclass(slots=True)
 class Usage:
-    """What a read costs so far; the connector adds to it."""
+    """What a read costs so far; the connector adds to it.
+
+    measures: what else is worth a plot, by name and unit. warnings: what an operator should see to, by the verdict's
+    name; the sync succeeds with them.
+    """
 
     requests: int = 0
     received_bytes: int = 0
     wait_seconds: float = 0.0
     retries: int = 0
+    measures: dict[str, int] = field(default_factory=dict[str, int])
+    warnings: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

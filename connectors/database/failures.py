@@ -28,6 +28,7 @@ class Reaction:
 
 
 _AUTH = Reaction(AuthError, "Check the user and password behind connector.url, and what the role may read.")
+_ROLE = Reaction(AuthError, "There: alter role ... replication")
 _CONFIG = Reaction(ConfigError, "Correct the stream's table, columns or where in the source file.")
 _AGAIN = Reaction(TransientError, "The next attempt goes on after the last sealed window.")
 _BUSY = Reaction(TransientError, "The next attempt may find it free; or lower the number of parallel syncs.")
@@ -65,6 +66,9 @@ PHRASES: tuple[tuple[str, Reaction], ...] = (
     ("ident authentication failed", _AUTH),
     ("certificate authentication failed", _AUTH),
     ("is not permitted to log in", _AUTH),
+    ("to start wal sender", _ROLE),
+    ("to start walsender", _ROLE),
+    ("exceeds max_wal_senders", Reaction(TransientError, "Raise max_wal_senders there, or lower the parallel syncs.")),
     ("permission denied", _AUTH),
     ("access denied", _AUTH),
     ('role "', _AUTH),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DELETED = "_deleted"
 ROWS, BYTES = 20_000, 8 << 20
 """At which the rows so far are handed on, whether their transaction has ended or not."""
+LACKING = 500
+"""The same for rows whose large values have to be read from the table: each may have a megabyte of them."""
 # a domain is followed to the type that it rests on
 _TYPES = """
 with recursive resolved as (
@@ -42,16 +44,21 @@ where t.typtype <> 'd'
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The table as the log last described it. places: of the columns that are read, in its rows."""
+    """The table as the log last described it. places: of the columns that are read, in its rows.
+
+    untold: columns of the key that a deletion, or a change of the key, does not name.
+    """
 
     columns: tuple[TableColumn, ...]
     places: tuple[int, ...]
+    untold: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class Changes:
     """Turns the messages of one table into files; other tables of the publication pass by.
 
+    shape: the table as it is now. table: its number, which stays when it is renamed.
     aside: a session for what the log does not say: types by their numbers, and large values that an update left alone.
     """
 
@@ -59,34 +66,35 @@ class Changes:
     where: str
     stream: "DatabaseStreamSpec"
     shape: TableShape
+    table: int
     generated: Sequence[str]
     folder: Path
     rows: int = 0
-    _relation_id: int = 0
     _known: Known | None = None
     _pending: list[Row] = field(default_factory=list[Row])
     _marks: list[bool] = field(default_factory=list[bool])
     _size: int = 0
+    _lacking: int = 0
 
     def take(self, message: pg_output.Message) -> Iterator[CopyFile | Frame | Emptied]:
         """What the message completes."""
         match message:
-            case pg_output.Relation():
-                if (message.schema, message.table) == (self.shape.schema, self.shape.table):
-                    yield from self.flush()
-                    self._relation_id, self._known = message.relation_id, self._describe(message)
-            case pg_output.Insert() if message.relation_id == self._relation_id:
+            case pg_output.Relation() if message.relation_id == self.table:
+                yield from self.flush()
+                self._known = self._describe(message)
+            case pg_output.Insert() if message.relation_id == self.table:
                 self._add(message.row)
-            case pg_output.Update() if message.relation_id == self._relation_id:
+            case pg_output.Update() if message.relation_id == self.table:
                 self._update(message)
-            case pg_output.Delete() if message.relation_id == self._relation_id:
+            case pg_output.Delete() if message.relation_id == self.table:
+                self._require_keys("deletion")
                 self._add(message.old, is_deleted=True)
-            case pg_output.Truncate() if self._relation_id in message.relation_ids:
+            case pg_output.Truncate() if self.table in message.relation_ids:
                 yield from self.flush()
                 yield Emptied()
             case _:
                 pass
-        if len(self._pending) >= ROWS or self._size >= BYTES:
+        if len(self._pending) >= ROWS or self._size >= BYTES or self._lacking >= LACKING:
             yield from self.flush()
 
     def flush(self) -> Iterator[CopyFile | Frame]:
@@ -95,10 +103,13 @@ class Changes:
             return
         assert self._known is not None
         rows, marks = self._pending, self._marks
-        self._pending, self._marks, self._size = [], [], 0
-        self._fetch_unchanged(self._known, rows, marks)
-        self.rows += len(rows)
-        yield self._payload(self._known, rows, marks)
+        self._pending, self._marks, self._size, self._lacking = [], [], 0, 0
+        if gone := self._fetch_unchanged(self._known, rows, marks):
+            kept = [place for place in range(len(rows)) if place not in gone]
+            rows, marks = [rows[place] for place in kept], [marks[place] for place in kept]
+        if rows:
+            self.rows += len(rows)
+            yield self._payload(self._known, rows, marks)
 
     @property
     def pending(self) -> int:
@@ -108,13 +119,28 @@ class Changes:
     def _update(self, message: pg_output.Update) -> None:
         known, old, row = self._known, message.old, message.row
         assert known is not None
+        self._require_keys("change of the key")
         if old is not None:
-            if not message.is_key_only:
-                # a full old row has its large values too
-                row = [before if now is UNCHANGED else now for now, before in zip(row, old, strict=True)]
+            # a full old row has its large values too, another one those of its key
+            row = [
+                before if now is UNCHANGED and (before is not None or not message.is_key_only) else now
+                for now, before in zip(row, old, strict=True)
+            ]
             if self._key(old) != self._key(row):
                 self._add(old, is_deleted=True)
+        self._lacking += any(row[place] is UNCHANGED for place in known.places)
         self._add(row)
+
+    def _require_keys(self, change: str) -> None:
+        """Raises SourceError when the replica identity was another one as the change was made."""
+        assert self._known is not None
+        if self._known.untold:
+            raise SourceError(
+                self.where,
+                f"a {change} in {self.shape.label} did not name {', '.join(self._known.untold)} of primary_key: the "
+                "table had another replica identity for a while",
+                f"Read the table anew: headwater state reset {self.where} --yes",
+            )
 
     def _key(self, row: Row) -> list[Value]:
         assert self._known is not None
@@ -151,7 +177,9 @@ class Changes:
             mapped = map_type(kind)
             chosen.append(TableColumn(column.name, kind.formatted, mapped.pg_type, mapped.house_type, cast=mapped.cast))
             places.append(place)
-        known = Known(tuple(chosen), tuple(places))
+        named = {column.name for column in columns if column.is_key}
+        untold = tuple(key for key in self.stream.primary_key if key not in named)
+        known = Known(tuple(chosen), tuple(places), untold)
         self._key_places(known)
         return known
 
@@ -161,24 +189,39 @@ class Changes:
             return False
         return not stream.select or name in stream.select
 
-    def _fetch_unchanged(self, known: Known, rows: list[Row], marks: Sequence[bool]) -> None:
-        """Large values that an update left alone, as the table has them now; a later change of them follows anyway."""
-        lacking = [row for row, is_deleted in zip(rows, marks, strict=True) if not is_deleted and UNCHANGED in row]
+    def _fetch_unchanged(self, known: Known, rows: list[Row], marks: Sequence[bool]) -> set[int]:
+        """Fill in large values that an update left alone, as the table has them now; a later change of them follows.
+
+        Returns the places of rows that are gone by now: what took them away follows too, and until then the row stays
+        as it was. A column that is gone by now has NULL, as in every row after it.
+        """
+        lacking = [
+            place
+            for place, (row, is_deleted) in enumerate(zip(rows, marks, strict=True))
+            if not is_deleted and any(row[at] is UNCHANGED for at in known.places)
+        ]
         if not lacking:
-            return
+            return set()
+        present = {column.name for column in self.shape.columns}
         wanted = [
-            (column, place)
-            for column, place in zip(known.columns, known.places, strict=True)
-            if any(row[place] is UNCHANGED for row in lacking)
+            (column, at)
+            for column, at in zip(known.columns, known.places, strict=True)
+            if column.name in present and any(rows[place][at] is UNCHANGED for place in lacking)
         ]
         keys = self._key_places(known)
-        of = list({tuple(row[place] for place in keys): None for row in lacking})
+        of = list(dict.fromkeys(tuple(rows[place][at] for at in keys) for place in lacking))
         by_key = dict(zip(of, self._current(known, keys, of, wanted), strict=True))
-        for row in lacking:
-            now = by_key[tuple(row[place] for place in keys)]
-            for place, value in enumerate(row):
+        gone: set[int] = set()
+        for place in lacking:
+            row = rows[place]
+            now = by_key[tuple(row[at] for at in keys)]
+            if now is None:
+                gone.add(place)
+                continue
+            for at, value in enumerate(row):
                 if value is UNCHANGED:
-                    row[place] = now.get(place)
+                    row[at] = now.get(at)
+        return gone
 
     def _current(
         self,
@@ -186,8 +229,8 @@ class Changes:
         keys: Sequence[int],
         wanted_keys: Sequence[tuple[Value, ...]],
         wanted: Sequence[tuple[TableColumn, int]],
-    ) -> Iterable[dict[int, bytes | None]]:
-        """The wanted values of each key as texts, nothing for a key that is gone."""
+    ) -> Iterable[dict[int, bytes | None] | None]:
+        """The wanted values of each key as texts, None for a key that is gone."""
         by_place = dict(zip(known.places, known.columns, strict=True))
         names = [by_place[place].name for place in keys]
         texts = [
@@ -199,7 +242,10 @@ class Changes:
             "left join {table} t on {on} order by n"
         ).format(
             values=sql.SQL(", ").join(
-                sql.SQL("t.{}::text").format(sql.Identifier(column.name)) for column, _ in wanted
+                [
+                    sql.SQL("t.{} is not null").format(sql.Identifier(names[0])),
+                    *(sql.SQL("t.{}::text").format(sql.Identifier(column.name)) for column, _ in wanted),
+                ]
             ),
             texts=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in keys),
             labels=sql.SQL(", ").join(sql.Identifier(f"k{index}") for index in range(len(keys))),
@@ -211,9 +257,9 @@ class Changes:
                 for index, name in enumerate(names)
             ),
         )
-        for found in self.aside.execute(query, texts).fetchall():
+        for is_there, *found in self.aside.execute(query, texts).fetchall():
             values = zip(wanted, found, strict=True)
-            yield {place: None if text is None else text.encode() for (_, place), text in values}
+            yield {at: None if text is None else text.encode() for (_, at), text in values} if is_there else None
 
     def _payload(self, known: Known, rows: Sequence[Row], marks: Sequence[bool]) -> CopyFile | Frame:
         """A file for COPY, as of a read of the table; values that a rule rewrites must not reach a file as they are."""

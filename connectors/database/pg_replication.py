@@ -3,18 +3,23 @@
 The slot is created together with the snapshot that the first read shows, so the changes begin exactly where the rows
 end. From then on the stream's committed state is the position: what was read twice because a sync failed is skipped by
 the source itself, and the slot is told only what is committed, when the next read begins.
+
+What the log cannot tell, see `pg_mark`, is read from the table again: a slot that lives as long as the read gives a
+snapshot and its place in the log, and the stream's own slot is not touched, so that a read may end anywhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
-from connectors.contract import Attestation, Checkpoint, CopyFile, Emptied, Frame, Message, ReadContext, StreamState
-from connectors.database import pg_slot, pg_wal
+from connectors.contract import Attestation, Checkpoint, Emptied, Message, ReadContext, StreamState
+from connectors.database import pg_mark, pg_output, pg_slot, pg_wal
 from connectors.database.failures import cancelled
 from connectors.database.pg_catalog import read_table
 from connectors.database.pg_changes import Changes
+from connectors.database.pg_mark import Mark
 from connectors.database.pg_output import Begin, Commit, MalformedError, parse
 from connectors.database.pg_read import Emit, TableRead
 from connectors.database.pg_slot import Slot
@@ -27,20 +32,31 @@ if TYPE_CHECKING:
     from connectors.kinds.database import DatabaseStreamSpec
 
 STATE = "replication"
+_POSITION = ("lsn", "system", "slot")
 SEAL_ROWS = 5_000
 """Fewer rows wait at the end of a transaction for those of the next, and are sealed with them."""
 _NOW = "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end)::text"
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The table as it is when the read begins. generated: columns that are not read."""
+
+    shape: "TableShape"
+    generated: list[str]
+    mark: Mark
+    system: str
+
+
 @dataclass(slots=True)
 class ReplicatedRead:
-    """aside: a session for SQL; replication: one for the log. at_snapshot: a session in an exported snapshot.
+    """aside: a session for SQL. replicating: a session for the log. at_snapshot: one in an exported snapshot.
 
     rows: how many were read so far. has_created: the slot is ours from this very read.
     """
 
     aside: "Connection[Any]"
-    replication: "Connection[Any]"
+    replicating: "Callable[[], AbstractContextManager[Connection[Any]]]"
     at_snapshot: "Callable[[str], AbstractContextManager[Connection[Any]]]"
     where: str
     schema: str
@@ -58,62 +74,94 @@ class ReplicatedRead:
         Raises:
             ConfigError: the source is not set up for it, or has no longer what the saved position needs.
         """
+        saved = cast("Mapping[str, Any]", self.state.connector.get(STATE) or {})
+        with self.replicating() as replication:
+            table = self._looked_at(pg_slot.system_of(replication))
+            slot = pg_slot.find_slot(self.aside, self.slot_name)
+            if not saved:
+                self._first(table, slot, replication, emit)
+                return
+            slot = self._usable(slot, saved, table.system)
+            self.context.usage.measures["slot_held_bytes"] = slot.held_bytes
+            if slot.warning:
+                self.context.usage.warnings["replication_slot"] = str(slot)
+            is_new = table.mark.is_followed(saved) and self._follow(table, slot, replication, saved, emit)
+        if missed := table.mark.missed(saved):
+            self._anew(table, missed, emit)
+        elif not is_new:
+            emit(Attestation(nothing_new=True))
+
+    def _looked_at(self, system: str) -> _Table:
+        """Before any position is taken: what is altered from here on is seen by the next read."""
+        assert self.stream.replication is not None
         shape = read_table(self.aside, self.stream.table_schema or self.schema, self.stream.table_name, self.where)
         pg_slot.require_published(self.aside, self.stream, shape, self.where)
         generated = pg_slot.generated_columns(self.aside, shape)
         if generated:
             self.context.log(f"generated columns are not in the log, so they are not read: {', '.join(generated)}")
-        system = pg_slot.system_of(self.replication)
-        slot = pg_slot.find_slot(self.aside, self.slot_name)
-        saved = cast("Mapping[str, str]", self.state.connector.get(STATE) or {})
-        if not saved:
-            self._first(shape, generated, slot, system, emit)
-        else:
-            self._follow(shape, generated, self._usable(slot, saved, system), saved, emit)
+        names = [column.name for column in shape.chosen(_without(self.stream, generated), self.where)]
+        publication = self.stream.replication.publication
+        mark = pg_mark.read_mark(self.aside, pg_slot.quoted(shape), publication, names)
+        return _Table(shape, generated, mark, system)
 
-    def _first(self, shape: "TableShape", generated: list[str], left: Slot | None, system: str, emit: Emit) -> None:
+    def _first(self, table: _Table, left: Slot | None, replication: "Connection[Any]", emit: Emit) -> None:
         if left is not None:
             pg_slot.drop_slot(self.aside, left, self.where)
             self.context.log(f"dropped {left}: it belonged to a read that left no position")
-        self.context.usage.requests += 1
-        position, snapshot = pg_slot.create_slot(self.replication, self.slot_name)
+        position, snapshot = pg_slot.create_slot(replication, self.slot_name, self.where)
         self.has_created = True
         self.context.log(f"slot {self.slot_name} begins at {pg_wal.lsn_text(position)}; reading all rows before it")
+        self._whole(table, position, snapshot, Emptied(by_snapshot=True), emit)
+
+    def _anew(self, table: _Table, reason: str, emit: Emit) -> None:
+        """All rows again; the slot stays, and goes on from the place of the snapshot."""
+        with self.replicating() as replication:
+            name = f"headwater_anew_{uuid4().hex}"
+            position, snapshot = pg_slot.create_slot(replication, name, self.where, is_temporary=True)
+            self.context.log(f"reading all rows before {pg_wal.lsn_text(position)} again: {reason}")
+            self._whole(table, position, snapshot, Emptied(), emit)
+
+    def _whole(self, table: _Table, position: int, snapshot: str, emptied: Emptied, emit: Emit) -> None:
+        """All rows of a snapshot. What the stream had and is not among them is gone."""
+        self.context.usage.requests += 1
+        emit(emptied)
         with self.at_snapshot(snapshot) as connection:
             read = TableRead(
-                connection, self.where, self.schema, _without(self.stream, generated), StreamState(), self.context,
-                self.part_bytes,
+                connection, self.where, self.schema, _without(self.stream, table.generated), StreamState(),
+                self.context, self.part_bytes,
             )  # fmt: skip
+            before = self.rows
 
             def emit_rows(message: Message) -> None:
-                # what an earlier life of the stream left, and is not there any more, is gone
-                if not self.rows and isinstance(message, CopyFile | Frame) and read.rows:
-                    emit(Emptied())
-                self.rows = read.rows
+                self.rows = before + read.rows
                 emit(message)
 
             read.run(emit_rows)
-        emit(self._checkpoint(position, system))
+        emit(Checkpoint(connector=_state(position, table.system, self.slot_name, table.mark.state())))
 
     def _follow(
-        self, shape: "TableShape", generated: list[str], slot: Slot, saved: Mapping[str, str], emit: Emit
-    ) -> None:
+        self, table: _Table, slot: Slot, replication: "Connection[Any]", saved: Mapping[str, Any], emit: Emit
+    ) -> bool:
+        """What the log has up to now; whether it had anything. The mark stays until the table was read by it."""
         position = pg_wal.lsn(saved["lsn"])
         row = self.aside.execute(_NOW).fetchone()
         assert row is not None
         until = pg_wal.lsn(row[0])
         self.context.log(f"{slot}; reading from {saved['lsn']} to {row[0]}")
         assert self.stream.replication is not None
-        log = pg_wal.Changes(self.replication, self.context.cancelled)
+        log = pg_wal.Changes(replication, self.context.cancelled)
         log.start(self.slot_name, self.stream.replication.publication, position)
         self.context.usage.requests += 1
-        changes = Changes(self.aside, self.where, self.stream, shape, generated, self.context.folder)
-        ended, unsealed = position, 0
-        for body in log.messages(until):
-            self.context.usage.received_bytes += len(body)
-            message = self._parsed(body)
-            if isinstance(message, Begin) and message.final_lsn >= until:
-                break
+        changes = Changes(
+            self.aside, self.where, self.stream, table.shape, table.mark.table, table.generated, self.context.folder
+        )
+        mark = {name: saved[name] for name in saved if name not in _POSITION}
+
+        def checkpoint(reached: int) -> Checkpoint:
+            return Checkpoint(connector=_state(reached, table.system, self.slot_name, mark))
+
+        ended, unsealed, is_new = position, 0, False
+        for message in self._messages(log, until):
             for found in changes.take(message):
                 emit(found)
                 unsealed += 1
@@ -123,26 +171,37 @@ class ReplicatedRead:
                     for found in changes.flush():
                         emit(found)
                     self.rows = changes.rows
-                    emit(self._checkpoint(ended, saved["system"]))
-                    unsealed = 0
+                    emit(checkpoint(ended))
+                    unsealed, is_new = 0, True
         if self.context.cancelled.is_set():
             raise cancelled(self.where, self.rows)
         for found in changes.flush():
             emit(found)
+            is_new = True
         self.rows = changes.rows
-        if not self.rows and not unsealed:
-            emit(Attestation(nothing_new=True))
+        if not table.mark.missed(saved):
+            mark = table.mark.state()
         # everything that was committed before `until` has come
-        emit(self._checkpoint(max(ended, until, position), saved["system"]))
+        emit(checkpoint(max(ended, until, position)))
+        return is_new
 
-    def _parsed(self, body: bytes) -> Any:
+    def _messages(self, log: pg_wal.Changes, until: int) -> "Iterator[pg_output.Message]":
+        """Of transactions that were committed before `until`."""
+        for body in log.messages(until):
+            self.context.usage.received_bytes += len(body)
+            message = self._parsed(body)
+            if isinstance(message, Begin) and message.final_lsn >= until:
+                return
+            yield message
+
+    def _parsed(self, body: bytes) -> "pg_output.Message":
         try:
             return parse(body)
         except MalformedError as error:
             hint = "The server speaks another protocol than pgoutput, version 1; report it."
             raise SourceError(self.where, f"the log of {self.slot_name} is not understood: {error}", hint) from error
 
-    def _usable(self, slot: Slot | None, saved: Mapping[str, str], system: str) -> Slot:
+    def _usable(self, slot: Slot | None, saved: Mapping[str, Any], system: str) -> Slot:
         """The slot that has everything after the saved position."""
         anew = f"Read the table anew: headwater state reset {self.where} --yes"
         if saved["system"] != system:
@@ -158,8 +217,9 @@ class ReplicatedRead:
             raise ConfigError(self.where, f"{what}, beyond the saved {saved['lsn']}", hint)
         return slot
 
-    def _checkpoint(self, position: int, system: str) -> Checkpoint:
-        return Checkpoint(connector={STATE: {"lsn": pg_wal.lsn_text(position), "system": system}})
+
+def _state(position: int, system: str, slot: str, mark: Mapping[str, Any]) -> dict[str, Any]:
+    return {STATE: {"lsn": pg_wal.lsn_text(position), "system": system, "slot": slot, **mark}}
 
 
 def _without(stream: "DatabaseStreamSpec", columns: list[str]) -> "DatabaseStreamSpec":

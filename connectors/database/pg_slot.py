@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from connectors.database.pg_wal import lsn
 from connectors.errors import ConfigError, TransientError
@@ -26,6 +26,9 @@ order by slot_name
 """
 _PUBLISHED = """
 select p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate, t.tablename is not null,
+    exists (
+        select 1 from pg_catalog.pg_class c where c.oid = %(table)s::regclass and c.relkind = 'p' and not p.pubviaroot
+    ),
     coalesce(to_jsonb(t) ->> 'rowfilter', '') <> '',
     coalesce((
         select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
@@ -45,6 +48,7 @@ select c.relreplident::text, array(
 )
 from pg_catalog.pg_class c where c.oid = %s::regclass
 """
+_HIDES = "select pg_catalog.row_security_active(%s::regclass)"
 _GENERATED = """
 select attname::text from pg_catalog.pg_attribute
 where attrelid = %s::regclass and attnum > 0 and not attisdropped and attgenerated <> ''
@@ -61,9 +65,23 @@ class Slot:
     confirmed: int
     held_bytes: int
 
+    @property
+    def warning(self) -> str:
+        """What an operator should know before the source's disk is full or the slot is of no use; else empty."""
+        match self.status:
+            case "extended":
+                return "more than max_wal_size: sync its stream more often, or drop it"
+            case "unreserved":
+                return "beyond max_slot_wal_keep_size: the next checkpoint there may make it useless"
+            case "lost":
+                return "useless: the source has removed log that it needs; drop it, and read its stream anew"
+            case _:
+                return ""
+
     def __str__(self) -> str:
         active = "being read" if self.is_active else "idle"
-        return f"slot {self.name}: {active}, {self.status}, holds {self.held_bytes / 2**20:,.1f} MB of the log"
+        line = f"slot {self.name}: {active}, {self.status}, holds {self.held_bytes / 2**20:,.1f} MB of the log"
+        return f"{line}; {self.warning}" if self.warning else line
 
 
 def find_slots(connection: "Connection[Any]", names: Iterable[str], prefix: str = "") -> list[Slot]:
@@ -84,13 +102,24 @@ def drop_slot(connection: "Connection[Any]", slot: Slot, where: str) -> None:
     connection.execute("select pg_drop_replication_slot(%s)", [slot.name])
 
 
-def create_slot(replication: "Connection[Any]", name: str) -> tuple[int, str]:
+def create_slot(
+    replication: "Connection[Any]", name: str, where: str, *, is_temporary: bool = False
+) -> tuple[int, str]:
     """A slot and a snapshot of the very moment from which it has the changes; (position, snapshot).
 
-    The snapshot holds while the connection does nothing else.
+    The snapshot holds while the connection does nothing else; a temporary slot ends with it.
+
+    Raises:
+        ConfigError: the source has no slot left.
     """
-    command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT").format(sql.Identifier(name))
-    row = replication.execute(command).fetchone()
+    command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput EXPORT_SNAPSHOT").format(
+        sql.Identifier(name), sql.SQL(" TEMPORARY" if is_temporary else "")
+    )
+    try:
+        row = replication.execute(command).fetchone()
+    except errors.ConfigurationLimitExceeded as error:
+        hint = f"Raise max_replication_slots there, or drop one: headwater slots {where.partition('.')[0]}"
+        raise ConfigError(where, "all replication slots of the source are in use", hint) from error
     assert row is not None
     return lsn(row[1]), row[2]
 
@@ -104,7 +133,7 @@ def system_of(replication: "Connection[Any]") -> str:
 
 def generated_columns(connection: "Connection[Any]", shape: "TableShape") -> list[str]:
     """Their values are not in the log before PostgreSQL 18, so they are not read at all."""
-    return [row[0] for row in connection.execute(_GENERATED, [_quoted(shape)]).fetchall()]
+    return [row[0] for row in connection.execute(_GENERATED, [quoted(shape)]).fetchall()]
 
 
 def require_published(
@@ -116,7 +145,7 @@ def require_published(
         ConfigError: wal_level, publication or replica identity; with the statement that mends it.
     """
     assert stream.replication is not None
-    name, table = stream.replication.publication, _quoted(shape)
+    name, table = stream.replication.publication, quoted(shape)
     level = connection.execute("show wal_level").fetchone()
     if level != ("logical",):
         what = f"wal_level of the source is {level[0] if level else 'unknown'}, not logical"
@@ -125,7 +154,10 @@ def require_published(
     if found is None:
         hint = f"There, as the owner of the table: create publication {name} for table {table}"
         raise ConfigError(where, f"no publication {name!r} in this database", hint)
-    is_whole, has_table, is_filtered, missing = found
+    is_whole, has_table, is_split, is_filtered, missing = found
+    if is_split:
+        what = f"publication {name!r} tells the changes of each partition of {table}, not of the table"
+        raise ConfigError(where, what, f"There: alter publication {name} set (publish_via_partition_root = true)")
     if not has_table:
         hint = f"There, as its owner: alter publication {name} add table {table}"
         raise ConfigError(where, f"publication {name!r} does not publish {table}", hint)
@@ -138,6 +170,10 @@ def require_published(
         what = "rows by a condition" if is_filtered else f"columns {', '.join(left_out)}"
         hint = "Publish the whole table, or name what is published in select."
         raise ConfigError(where, f"publication {name!r} leaves out {what} of {table}", hint)
+    hides = connection.execute(_HIDES, [table]).fetchone()
+    if hides == (True,):
+        what = f"row security hides rows of {table} from this role, and not their changes"
+        raise ConfigError(where, what, "There: alter role ... bypassrls, or read as the owner of the table.")
     _require_identity(connection, stream, table, where)
 
 
@@ -153,5 +189,5 @@ def _require_identity(connection: "Connection[Any]", stream: "DatabaseStreamSpec
         raise ConfigError(where, what, hint)
 
 
-def _quoted(shape: "TableShape") -> str:
+def quoted(shape: "TableShape") -> str:
     return sql.Identifier(shape.schema or "public", shape.table).as_string(None)

@@ -17,7 +17,7 @@ from connectors.database.pg_replication import ReplicatedRead
 from connectors.database.pg_slot import Slot, drop_slot, find_slots
 from connectors.database.pg_together import Member, SharedSnapshot
 from connectors.database.prefetch import Prefetch, interrupting
-from connectors.errors import ConfigError, HeadwaterError, TransientError
+from connectors.errors import ConfigError, HeadwaterError, LoaderError, TransientError
 from connectors.secrets import mask
 from connectors.specs import did_you_mean
 
@@ -38,7 +38,13 @@ SESSION: tuple[tuple[str, str], ...] = (
     ("idle_in_transaction_session_timeout", "0"),
 )
 # a publication may take longer than the minute after which a server gives up a silent reader
-REPLICATION_SESSION: tuple[tuple[str, str], ...] = (("wal_sender_timeout", "1h"),)
+# so it is TCP that tells the server of a reader that is gone, and lets the slot go
+REPLICATION_SESSION: tuple[tuple[str, str], ...] = (
+    ("wal_sender_timeout", "1h"),
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+)
 CANCEL_SECONDS = 5.0
 
 
@@ -126,13 +132,21 @@ class PostgresConnector:
                 _cancel(connection)
 
         def replicate(emit: Any) -> None:
-            with self._aside(where) as aside, self._replicating(where) as replication:
+            with self._aside(where) as aside:
                 current.append(aside)
                 with interrupting(context.cancelled, interrupt):
                     read = ReplicatedRead(
-                        aside, replication, lambda snapshot: self.connected(where, snapshot), where, self.schema,
-                        stream, self._slots[stream.name], state, context, self._spec.part_mb << 20,
-                    )  # fmt: skip
+                        aside,
+                        lambda: self._replicating(where),
+                        lambda snapshot: self.connected(where, snapshot),
+                        where,
+                        self.schema,
+                        stream,
+                        self._slots[stream.name],
+                        state,
+                        context,
+                        self._spec.part_mb << 20,
+                    )
                     try:
                         with self._classified(where, f"reading {stream.table_name}", context, read):
                             read.run(emit)
@@ -274,8 +288,12 @@ class PostgresConnector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Every read closes its own connections. A slot whose first read has failed is not left behind."""
-        for name in self._created if error is not None else ():
+        """Every read closes its own connections. A slot whose first read has failed is not left behind.
+
+        When the warehouse was lost its position may have been committed after all: then the next read decides.
+        """
+        is_certain = error is not None and not isinstance(error, LoaderError | psycopg.OperationalError)
+        for name in self._created if is_certain else ():
             try:
                 self.drop_slot(name)
             except HeadwaterError as failure:

@@ -14,6 +14,7 @@ class Batch:
     """Sealed parts and rejects, the position they reach, and the schema as it was when they were sealed.
 
     emptied_after: the source was emptied after so many of the parts; None when it was not.
+    by_snapshot: it did not say so, see `Emptied`.
     """
 
     schema: StreamSchema
@@ -25,6 +26,7 @@ class Batch:
     is_last: bool = False
     replaces: Replaces | None = None
     emptied_after: int | None = None
+    by_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ class Extraction:
         sealed, fresh = self._sealed, self._open
         if fresh.emptied_after is not None:
             sealed.emptied_after = len(sealed.parts) + fresh.emptied_after
+            sealed.by_snapshot = fresh.by_snapshot
         sealed.parts += self._writer.seal()
         sealed.rejects += fresh.rejects
         sealed.extracted += fresh.extracted
@@ -190,7 +191,7 @@ class Extraction:
             case Replaces():
                 self._replaces = message
             case Emptied():
-                self._open.emptied_after = self._writer.cut()
+                self._open.emptied_after, self._open.by_snapshot = self._writer.cut(), message.by_snapshot
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():

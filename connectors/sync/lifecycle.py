@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from connectors.contract import Connector, Message, ReadContext, ReadsWarehouse, Usage
 from connectors.errors import Cancelled, HeadwaterError
 from connectors.registry import kind
-from connectors.sync import failures, ledger, registry, state
+from connectors.sync import failures, ledger, notices, registry, state
 from connectors.sync.audit import Audit, AuditFailedError
 from connectors.sync.clock import Clock
 from connectors.sync.extract import Extraction
@@ -181,7 +181,8 @@ class _Sync:
         assert self.extraction is not None
         self.clock.at("finalize")
         request, audit = self.request, self.audit
-        verdicts = [*audit.verdicts, *self.extraction.notices, *_schema_verdict(self.connection, request)]
+        said = notices.of_source(self.usage)
+        verdicts = [*audit.verdicts, *self.extraction.notices, *said, *_schema_verdict(self.connection, request)]
         warned = [verdict for verdict in verdicts if not verdict.passed]
         status: Status = "succeeded"
         if audit.quarantined or warned:
@@ -215,6 +216,7 @@ class _Sync:
             newest_cursor=cursor,
             schema_version=schema_version,
             load_ids=tuple(load_ids),
+            measures=dict(self.usage.measures),
             verdicts=tuple(verdicts),
             started_at=started,
             finished_at=finished,

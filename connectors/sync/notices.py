@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from connectors.contract import Usage
 from connectors.sync.result import Verdict
 from connectors.sync.values import Cleaning
 
@@ -23,6 +24,11 @@ def notices(cleaning: Cleaning, overflowing: int) -> list[Verdict]:
         said = f"{overflowing:,} new columns have no room in a row of PostgreSQL; they are keys of _overflow"
         found.append(_warning("overflow", said, {"columns": overflowing}))
     return found
+
+
+def of_source(usage: Usage) -> list[Verdict]:
+    """What the connector warns of."""
+    return [_warning(name, text, {}) for name, text in usage.warnings.items()]
 
 
 def _warning(name: str, explanation: str, measured: dict[str, int]) -> Verdict:

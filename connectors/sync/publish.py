@@ -297,6 +297,8 @@ class Publication:
         """
         audit = self._audit
         if self._batch.emptied_after is not None:
+            if self._batch.by_snapshot:
+                self._refuse_empty(tables)
             is_scd2 = self._stream.write == "scd2"
             return dispositions.delete_absent(self._connection, tables, is_hard=is_hard, is_scd2=is_scd2)
         if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.quarantined:

@@ -113,6 +113,8 @@ class SyncResult:
     finished_at: datetime
     failure_class: FailureClass | None = None
     message: str = ""
+    measures: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What the connector measured beside the rows, by name and unit."""
 
     @property
     def seconds(self) -> float:

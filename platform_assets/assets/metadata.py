@@ -77,6 +77,7 @@ def sync_metadata(result: SyncResult, stream: StreamSpec, table_rows: int | None
         "wait_seconds": round(float(result.wait_seconds), 3),
         "peak_memory_bytes": result.peak_memory_bytes,
         "windows": result.windows,
+        **result.measures,
         "state_before": dg.MetadataValue.json(dict(result.state_before)),
         "state_after": dg.MetadataValue.json(dict(result.state_after)),
         **({"newest_cursor": result.newest_cursor} if result.newest_cursor else {}),

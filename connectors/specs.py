@@ -236,6 +236,16 @@ class SourceSpec(Spec):
     defaults: Policy = Policy()
     streams: tuple[StreamSpec, ...]
 
+    @model_validator(mode="after")
+    def _limits_its_own_memory(self) -> Self:
+        limited = [stream.name for stream in self.streams if stream.limits.memory_mb is not None]
+        if limited and self.connector.reads_together:
+            raise ValueError(
+                f"{limited[0]} has limits.memory_mb, but is read in one process with its siblings, "
+                "who would end with it: take it out; the memory of a program is connector.memory_mb"
+            )
+        return self
+
     @property
     def schema_name(self) -> str:
         return f"raw_{self.source}"

@@ -100,6 +100,7 @@ class RowsConnector:
                 if hints := decimals.hints():
                     yield hints
                 if body := b"\n".join(row for row, reason in chunk if not reason):
+                    context.usage.received_bytes += len(body)
                     yield JsonRecords(body, position)
                 yield from (Rejected(row, reason, position) for row, reason in chunk if reason)
                 context.log(f"{position}: {len(chunk)} records")

@@ -24,7 +24,7 @@ from connectors.contract import (
     Window,
 )
 from connectors.dlt_source.failures import classified
-from connectors.dlt_source.items import messages
+from connectors.dlt_source.items import messages, size_bytes
 from connectors.dlt_source.iteration import items_of
 from connectors.errors import Cancelled, ConfigError, ContractError
 from connectors.secrets import is_reference, resolve
@@ -80,6 +80,7 @@ class DltConnector:
             for message in messages(items):
                 if context.cancelled.is_set():
                     raise Cancelled(label, "stopped between two items", "Start the sync again; it reads anew.")
+                context.usage.received_bytes += size_bytes(message)
                 yield message
                 count += not isinstance(message, Hints)
                 if count == context.page_limit:

@@ -32,6 +32,17 @@ def messages(items: Iterable[Any]) -> Iterator[Message]:
         yield from _records(waiting, f"batch {number + 1}", decimals)
 
 
+def size_bytes(message: Message) -> int:
+    """Of its records; what dlt received for them it does not tell."""
+    match message:
+        case JsonRecords():
+            return len(message.body)
+        case Frame():
+            return message.table.nbytes
+        case _:
+            return 0
+
+
 def _table(item: Any) -> pa.Table | None:
     match item:
         case pa.Table():

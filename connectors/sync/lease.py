@@ -101,6 +101,8 @@ class Lease:
             self._connection.close()
             raise
         limits = request.stream.limits
+        # a sync may be over before the watchdog has looked
+        self.peak_memory_bytes = psutil.Process().memory_info().rss
         self._thread = threading.Thread(
             target=self._watch, args=(limits.memory_mb, limits.time), name=f"watchdog {label}", daemon=True
         )

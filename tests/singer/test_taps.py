@@ -187,6 +187,7 @@ def test_a_preview_shows_the_first_records_and_ends_the_tap(tap: MakeTap, tmp_pa
         ({"partitions": {"by": "day", "start": "2024-01-01"}}, "partitions"),
         ({"write": "replace", "replication_method": "incremental"}, "incremental"),
         ({"rename": {"a": "c", "b": "c"}}, "rename"),
+        ({"limits": {"memory_mb": 300}}, "read in one process with its siblings"),
     ],
 )
 def test_settings_that_contradict_a_tap_are_refused_with_the_file(

@@ -1,61 +1,17 @@
 """`headwater demo` as a newcomer runs it: an empty home, then once more."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from connectors.errors import ConfigError
 from platform_assets.settings import load_settings
 from platform_assets.warehouse import ensure_warehouse, is_running, stop_warehouse
 from tests.dbt.figures import CROSS_CHECKS, expected_figures, measured_figures
-from tests.support.servers import clean_environment, short_folder
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """One run of the command. left: command lines of processes that it left behind."""
-
-    status: int
-    table: str
-    progress: str
-    left: list[str]
-
-    def rows(self, name: str) -> int:
-        found = re.search(rf"^\w+ +{re.escape(name)} +\S+ +([\d,]+)", self.table, re.MULTILINE)
-        assert found, f"{name} is not in the table:\n{self.table}\n{self.progress}"
-        return int(found[1].replace(",", ""))
-
-
-def demo(home: Path, *words: str, **env: str) -> Ended:
-    env = clean_environment() | {"HEADWATER_HOME": str(home)} | env
-    done = subprocess.run(
-        [sys.executable, "-m", "platform_assets.cli", "demo", *words],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr, list(left_behind(home)))
-
-
-def left_behind(home: Path) -> Generator[str]:
-    """Processes of this home: they have it in their environment, or as the folder they stand in."""
-    for process in psutil.process_iter():
-        try:
-            is_ours = process.environ().get("HEADWATER_HOME") == str(home) or process.cwd().startswith(str(home))
-            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                yield " ".join(process.cmdline())
-        except (psutil.Error, OSError):
-            continue
+from tests.demo.running import Ended, demo
+from tests.support.servers import short_folder
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ContractError
+from connectors.errors import ConfigError, ContractError
 from tests.support.faults import Lab, Stream, copy_file, frame, lines
-from tests.support.scripted import records
+from tests.support.scripted import records, source
 
 MERGE = {"write": "merge", "primary_key": "id"}
 AT = {"cursor": {"field": "at"}}
@@ -176,3 +176,9 @@ def test_a_key_of_another_type_never_reaches_the_table(lab: Lab, policy: str) ->
     assert stream.values() == ["A", "b"]
     assert len(stream.held()) == 1
     assert '"x1"' in stream.payloads()[0]
+
+
+@pytest.mark.parametrize("stream", [{"write": "merge"}, {"write": "scd2"}, {"write": "append", "snapshot": True}])
+def test_a_merge_without_a_key_is_refused_before_anything_is_read(stream: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"needs a primary_key|finds deletes by key"):
+        source(**stream)

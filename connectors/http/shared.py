@@ -32,7 +32,7 @@ from connectors.http.limits import (
 )
 from connectors.http.server_limits import ServerLimit
 
-_RIGHT_OF_WAY_SECONDS: Final = 2.0
+RIGHT_OF_WAY_SECONDS: Final = 2.0
 _FRESH_SECONDS: Final = 1.0
 """How old what is known of a pool without quota, and of the breaker, may be."""
 
@@ -181,14 +181,14 @@ class PostgresPool:
         elif wait > longest_wait:
             return Grant(wait, is_booked=False)
         else:
-            live_until = max(row.live_until, row.now + wait + _RIGHT_OF_WAY_SECONDS)
+            live_until = max(row.live_until, row.now + wait + RIGHT_OF_WAY_SECONDS)
         slot, slots = None, row.slots
         if (most := self._rules.concurrent or row.concurrent) is not None:
             slot = uuid.uuid4().hex
             entered = enter(row.slots, most, row.now, slot, row.now + wait + self._rules.request_seconds)
             if entered is None:
                 if not self._is_backfill:
-                    session.execute(_WAITING, [_RIGHT_OF_WAY_SECONDS, self.name])
+                    session.execute(_WAITING, [RIGHT_OF_WAY_SECONDS, self.name])
                 return Grant(SLOT_POLL_SECONDS, is_booked=False, is_deferred=longest_wait >= SLOT_POLL_SECONDS)
             slots = entered
         self._write(session, booked, live_until, slots)

@@ -35,6 +35,10 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 ReadBacklog = Callable[[], Awaitable[Sequence[Backlog] | None]]
 
 BODY_SECONDS = 15.0
+LINGER_SECONDS = 10.0
+LINGER_BYTES = 64 << 20
+"""So much is still read, and thrown away, of a body that was refused before its end. A connection that is closed while
+its sender writes is reset, and with it goes an answer that the sender has not read yet."""
 RETRY_SECONDS = 2
 UNKNOWN = "unknown"
 
@@ -53,6 +57,43 @@ class GoneError(Exception):
 
 class FullError(Exception):
     """The receiver holds as much as it may."""
+
+
+class TooManyError(Exception):
+    """More deliveries than the source may send. seconds: until the next one may come."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Incoming:
+    """A request's body as it comes. is_over: nothing of it follows."""
+
+    __slots__ = ("_receive", "is_over")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_over = False
+
+    async def chunk(self) -> bytes:
+        """Raises GoneError: the sender hung up."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_over = True
+            raise GoneError
+        self.is_over = not message.get("more_body", False)
+        return message.get("body", b"")
+
+    async def thrown_away(self) -> None:
+        """Return once the rest has come, within the bounds, or the sender has hung up."""
+        left = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.is_over and left > 0:
+                    left -= len(await self.chunk())
+        except (GoneError, TimeoutError):
+            return
 
 
 @dataclass(slots=True)
@@ -115,7 +156,7 @@ class Receiver:
             await _send(send, 200, text.encode(), ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),))
         else:
             self.metrics.refused(UNKNOWN, "not_found")
-            await _say(send, 404, "no source receives here", close=True)
+            await _say(send, 404, "no source receives here", unread=_Incoming(receive))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The writer lives as long as the app; at the end it writes what still waits."""
@@ -134,33 +175,25 @@ class Receiver:
 
     async def _deliver(self, hook: Hook, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
+        incoming = _Incoming(receive)
         if scope["method"] != "POST":
             self.metrics.refused(hook.source, "method")
-            await _say(send, 405, "deliveries are POSTed", ((b"allow", b"POST"),), close=True)
+            await _say(send, 405, "deliveries are POSTed", ((b"allow", b"POST"),), unread=incoming)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        hold = _Hold(self._memory)
         try:
-            hold.grow(_declared(headers, hook))
-            body = await _body(receive, hook.max_body_bytes, hold)
-            verified = hook.verify(headers, body, time.time())
-            if hook.bucket is not None and (wait := hook.bucket.take(time.monotonic())):
-                self.metrics.refused(hook.source, "rate_limited")
-                await _try_later(send, 429, "more deliveries than the source may send", wait)
-                return
-            await self._inbox.store(
-                Arrived(hook.source, verified.delivery_id, verified.event_type, body, kept_headers(headers))
-            )
+            await self._take(hook, dict(scope["headers"]), incoming)
         except RefusedError as refused:
             self.metrics.refused(hook.source, refused.reason)
-            # what is left of a body that was not read must not be taken for the next request
-            await _say(send, refused.status, refused.message, close=refused.status in (408, 413))
+            await _say(send, refused.status, refused.message, unread=incoming)
+        except TooManyError as many:
+            self.metrics.refused(hook.source, "rate_limited")
+            await _try_later(send, 429, "more deliveries than the source may send", incoming, many.seconds)
         except FullError:
             self.metrics.refused(hook.source, "overloaded")
-            await _try_later(send, 503, "too many deliveries at once", RETRY_SECONDS, close=True)
+            await _try_later(send, 503, "too many deliveries at once", incoming)
         except UnavailableError:
             self.metrics.refused(hook.source, "unavailable")
-            await _try_later(send, 503, "the inbox cannot be written now", RETRY_SECONDS)
+            await _try_later(send, 503, "the inbox cannot be written now", incoming)
         except UnstorableError:
             self.metrics.refused(hook.source, "malformed")
             await _say(send, 400, "the database cannot hold this delivery")
@@ -170,6 +203,23 @@ class Receiver:
             self.metrics.stored(hook.source, time.perf_counter() - began)
             await send(_STORED_START)
             await send(_STORED)
+
+    async def _take(self, hook: Hook, headers: Mapping[bytes, bytes], incoming: _Incoming) -> None:
+        """Return once the delivery is durable. What it holds is free again before a refusal is answered.
+
+        Raises:
+            RefusedError, TooManyError, FullError, UnavailableError, UnstorableError, GoneError: it is not.
+        """
+        hold = _Hold(self._memory)
+        try:
+            hold.grow(_declared(headers, hook))
+            body = await _body(incoming, hook.max_body_bytes, hold)
+            verified = hook.verify(headers, body, time.time())
+            if hook.bucket is not None and (wait := hook.bucket.take(time.monotonic())):
+                raise TooManyError(wait)
+            await self._inbox.store(
+                Arrived(hook.source, verified.delivery_id, verified.event_type, body, kept_headers(headers))
+            )
         finally:
             hold.release()
 
@@ -204,7 +254,7 @@ def _declared(headers: Mapping[bytes, bytes], hook: Hook) -> int:
     return int(given)
 
 
-async def _body(receive: Receive, max_bytes: int, hold: _Hold) -> bytes:
+async def _body(incoming: _Incoming, max_bytes: int, hold: _Hold) -> bytes:
     """The whole body.
 
     Raises:
@@ -217,33 +267,44 @@ async def _body(receive: Receive, max_bytes: int, hold: _Hold) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise GoneError
-                chunk: bytes = message.get("body", b"")
+                chunk = await incoming.chunk()
                 size_bytes += len(chunk)
                 if size_bytes > max_bytes:
                     raise RefusedError(413, "too_large", f"the body is larger than {max_bytes} bytes")
                 hold.grow(size_bytes)
-                if not message.get("more_body", False):
+                if incoming.is_over:
                     return b"".join((*chunks, chunk)) if chunks else chunk
                 chunks.append(chunk)
     except TimeoutError:
         raise RefusedError(408, "slow", f"the body was not complete after {BODY_SECONDS:.0f} s") from None
 
 
-async def _try_later(send: Send, status: int, message: str, seconds: float, *, close: bool = False) -> None:
-    await _say(send, status, message, ((b"retry-after", str(max(1, math.ceil(seconds))).encode()),), close=close)
+async def _try_later(send: Send, status: int, message: str, unread: _Incoming, seconds: float = RETRY_SECONDS) -> None:
+    await _say(send, status, message, ((b"retry-after", str(max(1, math.ceil(seconds))).encode()),), unread=unread)
 
 
 async def _say(
-    send: Send, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = (), *, close: bool = False
+    send: Send,
+    status: int,
+    message: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    unread: _Incoming | None = None,
 ) -> None:
-    more = (*headers, (b"connection", b"close")) if close else headers
-    await _send(send, status, msgspec.json.encode({"error": message}), (_JSON, *more))
+    """unread: the request's body; what has not come of it must not be taken for the next request."""
+    body = msgspec.json.encode({"error": message})
+    if unread is None or unread.is_over:
+        await _send(send, status, body, (_JSON, *headers))
+        return
+    await _send(send, status, body, (_JSON, *headers, (b"connection", b"close")), is_last=False)
+    await unread.thrown_away()
+    await send({"type": "http.response.body", "body": b""})
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+async def _send(
+    send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]], *, is_last: bool = True
+) -> None:
+    """The whole answer; the connection goes on, or is closed, after its last message."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": not is_last})

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ _numbers = itertools.count()
 
 QUICK: Mapping[str, Any] = {
     "retries": {"attempts": 3, "initial": "PT0.01S", "longest": "PT0.02S"},
-    "timeouts": {"connect": "PT20S", "read": "PT20S", "total": "PT1M"},
+    "timeouts": {"connect": "PT1M", "read": "PT1M", "total": "PT3M"},
 }
 
 
@@ -48,6 +49,11 @@ def ids(messages: list[Message]) -> list[Any]:
         if isinstance(message, JsonRecords)
         for line in message.body.split(b"\n")
     ]
+
+
+def readers() -> list[str]:
+    """The threads that read for a connector now, by name."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("http-")]
 
 
 def only(kind_of: type, messages: list[Message]) -> list[Any]:

@@ -19,7 +19,7 @@ def main() -> None:
     if role == "slot":
         held = PostgresPool(
             name,
-            Rules(concurrent=1, request_seconds=0.8),
+            Rules(concurrent=1, request_seconds=3_600.0),
             lambda: psycopg.connect(dsn, autocommit=True),
             is_backfill=False,
         )

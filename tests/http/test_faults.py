@@ -24,7 +24,7 @@ from connectors.errors import (
     TransientError,
 )
 from connectors.registry import kind
-from tests.http.reading import context, ids, read, source
+from tests.http.reading import context, ids, read, readers, source
 from tests.http.serving import Exchange, records, serving
 
 PAGED = {"records": "data", "pagination": {"type": "page_number"}}
@@ -220,12 +220,12 @@ def test_a_reader_that_goes_away_leaves_no_request_behind() -> None:
     def answer(exchange: Exchange) -> None:
         exchange.wait() if exchange.query.get("page") == "2" else page(exchange)
 
-    before = threading.active_count()
     with serving(answer) as server, kind("rest").open(spec := source(server.url, PAGED)) as connector:
         messages = connector.read(spec.streams[0], StreamState(), context())
         assert isinstance(next(messages), JsonRecords)
+        assert [name.startswith("http-things") for name in readers()] == [True]
         messages.close()  # type: ignore[attr-defined] # an iterator by contract, a generator in fact
-    assert threading.active_count() <= before + 1
+        assert readers() == []
 
 
 # ---- size

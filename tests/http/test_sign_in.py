@@ -116,7 +116,7 @@ def test_a_sign_in_by_browser_keeps_tokens_that_the_next_processes_use(
             "shop",
         )
         # no key yet: the command makes one
-        with project.start("auth", "login", "shop", "--wait", "60", **env) as running:
+        with project.start("auth", "login", "shop", "--wait", "240", **env) as running:
             assert running.stdout is not None
             assert "Open this address" in running.stdout.readline()
             url = urlsplit(running.stdout.readline().strip())
@@ -129,7 +129,7 @@ def test_a_sign_in_by_browser_keeps_tokens_that_the_next_processes_use(
                 httpx.get(asked["redirect_uri"], params=forged)
             answer = {"state": asked["state"], "code": "the-code"}
             assert httpx.get(asked["redirect_uri"], params=answer).status_code == 200
-            said, complained = running.communicate(timeout=60)
+            said, complained = running.communicate(timeout=240)
         assert running.returncode == 0, complained
         for hidden in ("access-1", "refresh-1", provider.bodies[0]["code_verifier"]):
             assert hidden not in said + complained
@@ -201,7 +201,7 @@ def test_processes_share_one_token_and_renew_it_once(warehouse: Warehouse) -> No
             another_process()
             opened = kind("rest").open(spec)
         with opened as connector:
-            meeting.wait(20)
+            meeting.wait(60)
             return ids(list(connector.read(spec.streams[0], StreamState(), shared(dsn))))
 
     lock = threading.Lock()

@@ -118,7 +118,7 @@ def test_all_threads_share_one_token_and_one_renewal() -> None:
 
     def read_one(spec: SourceSpec) -> int:
         with kind("rest").open(spec) as connector:
-            barrier.wait(20)
+            barrier.wait(60)
             return len(ids(list(connector.read(spec.streams[0], StreamState(), context()))))
 
     with serving(answer) as server, ThreadPoolExecutor(6) as threads:

@@ -46,7 +46,7 @@ def receiver(hook_project: Path, hook_env: dict[str, str], hook_warehouse: Wareh
 
 @pytest.fixture(scope="module")
 def client(receiver: ReceiverProcess) -> Generator[httpx.Client]:
-    with httpx.Client(base_url=receiver.url, timeout=30) as connected:
+    with httpx.Client(base_url=receiver.url, timeout=120) as connected:
         yield connected
 
 

@@ -94,12 +94,12 @@ class ReceiverProcess:
         return self._process.pid
 
     def until_healthy(self) -> None:
-        until(lambda: httpx.get(f"{self.url}/health", timeout=5).status_code == 200)
+        until(lambda: httpx.get(f"{self.url}/health", timeout=60).status_code == 200)
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         assert self._process is not None
-        self._process.wait(20)
+        self._process.wait(60)
 
     def end(self) -> int:
         """SIGTERM, as an orderly stop is asked for; the exit status."""
@@ -107,13 +107,13 @@ class ReceiverProcess:
         if self._process.poll() is None:
             self._process.terminate()
         try:
-            return self._process.wait(30)
+            return self._process.wait(120)
         finally:
             if self._process.stdout:
                 self._process.stdout.close()
 
 
-def until(condition: Any, seconds: float = 30.0) -> None:
+def until(condition: Any, seconds: float = 120.0) -> None:
     """Ask again until it is true; what raises a network error is not true yet."""
     deadline = time.monotonic() + seconds
     while True:

@@ -194,6 +194,7 @@ class ReadContext:
     """What one read gets from the engine.
 
     window: the partition slice to bound the extraction by, or None for a live sync.
+    is_backfill: others are waited for less than this read; it lets them go first where a limit is shared.
     folder: a private, empty folder for files of this read; gone after the sync.
     log: one line for the sync's log, e.g. `page 14 of 200`.
     cancelled: set when the read should stop at the next record boundary.
@@ -211,6 +212,7 @@ class ReadContext:
     page_limit: int | None = None
     connect_shared: "Callable[[], psycopg.Connection[Any]] | None" = None
     takes_binary: Callable[[Sequence[CopyColumn]], bool] = lambda columns: False
+    is_backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class RestConnector:
             return local_pool(name, rules)
         from connectors.http.shared import PostgresPool  # loads libpq: only where something is shared
 
-        return PostgresPool(name, rules, context.connect_shared, is_backfill=context.window is not None)
+        return PostgresPool(name, rules, context.connect_shared, is_backfill=context.is_backfill)
 
 
 def _progress(page: Page, waited_seconds: float) -> str:

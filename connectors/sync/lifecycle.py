@@ -122,6 +122,7 @@ class _Sync:
                 cancelled=self.lease.stop.event,
                 connect_shared=lambda: connect(self.dsn, request.label, autocommit=True),
                 takes_binary=extraction.takes_binary,
+                is_backfill=request.trigger == "backfill",
             )
             self.refused = [lambda: publication.refused, lambda: extraction.refused]
             with Publisher(publication, request, self.dsn, folder, self.publishing) as publisher:

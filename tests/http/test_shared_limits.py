@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from connectors.contract import StreamState, Window
-from connectors.errors import HeadwaterError, LoaderError, RateLimited, TransientError
+from connectors.errors import LoaderError, RateLimited, TransientError
 from connectors.http.limits import Quota, Rules
 from connectors.http.server_limits import ServerLimit
 from connectors.http.shared import RIGHT_OF_WAY_SECONDS, PostgresPool
@@ -303,7 +303,7 @@ def test_a_source_that_one_process_found_down_is_not_asked_by_another(dsn: str) 
         assert len(server.seen) == 1
 
 
-def test_a_backfill_that_waits_too_long_for_live_syncs_ends_and_says_so(dsn: str, pools: Pools) -> None:
+def test_a_backfill_waits_for_live_syncs_and_a_scheduled_partition_does_not(dsn: str, pools: Pools) -> None:
     assert pools(Quota(10, 1.0)).take(1.0).is_booked
     change(dsn, "live_until = now() + interval '1 hour'")
     stream = {
@@ -314,9 +314,12 @@ def test_a_backfill_that_waits_too_long_for_live_syncs_ends_and_says_so(dsn: str
     }
     window = Window(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     with serving(paged) as server:
-        limit = {"pool": "shop", "requests": 10, "per": "PT1S", "max_wait": "PT1S"}
+        limit = {"pool": "shop", "requests": 10, "per": "PT1S", "max_wait": "PT1M"}
         spec = source(server.url, stream, rate_limit=limit)
-        bounded = replace(context(window=window), connect_shared=lambda: psycopg.connect(dsn, autocommit=True))
-        with kind("rest").open(spec) as connector, pytest.raises(HeadwaterError, match="has no free request for 3"):
-            list(connector.read(spec.streams[0], StreamState(), bounded))
+        request = SyncRequest(spec, spec.streams[0], trigger="backfill", window=window)
+        with pytest.raises(RateLimited, match="has no free request for 3"):
+            sync(request, dsn)
         assert server.seen == []
+        # the same day by its schedule is no backfill: it has the right of way
+        assert sync(replace(request, trigger="schedule"), dsn).status == "succeeded"
+        assert len(server.seen) == 4

@@ -12,7 +12,7 @@ from sqlalchemy import event, exc
 
 from connectors.contract import DiscoveredStream, Message, ReadContext, StreamState
 from connectors.database import failures
-from connectors.database.alchemy_read import AlchemyRead
+from connectors.database.alchemy_read import MYSQL, AlchemyRead
 from connectors.database.alchemy_shape import read_shape, table_names
 from connectors.database.prefetch import Prefetch, interrupting
 from connectors.errors import ConfigError, HeadwaterError
@@ -21,7 +21,6 @@ from connectors.secrets import mask
 if TYPE_CHECKING:
     from connectors.kinds.database import DatabaseConnectorSpec, DatabaseStreamSpec
 
-MYSQL = ("mysql", "mariadb")
 # a batch may wait for the engine that loads the one before: MySQL's default of 60 s would cut the read off
 NET_WRITE_SECONDS = 3600
 

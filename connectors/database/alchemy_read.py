@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 
 from connectors.contract import Attestation, Checkpoint, Frame, Message, ReadContext, StreamState
 from connectors.database import failures
@@ -26,6 +27,7 @@ Emit = Callable[[Message], None]
 Condition = sa.ColumnElement[bool]
 FETCH_ROWS = 50_000
 FETCH_VALUES = 1_000_000
+MYSQL = ("mysql", "mariadb")
 SQLITE_TIME = "%Y-%m-%d %H:%M:%f"
 
 
@@ -99,11 +101,22 @@ class AlchemyRead:
         return found
 
     def _comparable(self, column: TableColumn) -> sa.ColumnElement[Any]:
-        """The column as its values compare; SQLite keeps times as texts of several spellings."""
+        """The column as its values compare: a text by code points, as the engine does, whatever its collation.
+
+        SQLite keeps times as texts of several spellings.
+        """
         plain = sa.column(column.name)
         if self._is_sqlite and column.house_type in ("timestamp", "date"):
             return sa.func.strftime(SQLITE_TIME, plain)
+        if self._is_sqlite and column.house_type == "text":
+            return sa.collate(plain, "binary")
+        if self._is_by_bytes(column):
+            return sa.cast(sa.cast(plain, mysql.CHAR(charset="utf8mb4")), sa.BINARY)
         return plain
+
+    def _is_by_bytes(self, column: TableColumn) -> bool:
+        """MySQL's texts ignore case and trailing spaces; their bytes in UTF-8 do not, but no index serves them."""
+        return self.connection.dialect.name in MYSQL and column.house_type == "text"
 
     def _bound(self, value: str | datetime, column: TableColumn) -> Any:
         """A position or a slice's edge as the driver compares it.
@@ -130,7 +143,7 @@ class AlchemyRead:
                 f"position {value!r} is no {column.native_type} of cursor {column.name!r}",
                 "Look at it with `headwater state show`, and reset it when the column was retyped.",
             ) from error
-        return value
+        return str(value).encode() if self._is_by_bytes(column) else value
 
     def _whole(
         self, shape: TableShape, columns: Sequence[TableColumn], conditions: Sequence[Condition], emit: Emit
@@ -138,7 +151,7 @@ class AlchemyRead:
         query = self._select(shape, columns, conditions)
         is_ordered = self._is_ordered(shape)
         if self.stream.cursor is not None and is_ordered:
-            query = query.order_by(sa.column(self.stream.cursor.field))
+            query = query.order_by(self._comparable(shape.column(self.stream.cursor.field, self.where)))
         self._batches(query, columns, shape, emit, is_sealed=is_ordered)
 
     def _is_ordered(self, shape: TableShape) -> bool:
@@ -147,7 +160,8 @@ class AlchemyRead:
         if self.stream.order is not None:
             return self.stream.order
         cursor = shape.column(self.stream.cursor.field, self.where)
-        is_plain = not (self._is_sqlite and cursor.house_type in ("timestamp", "date"))
+        is_time = cursor.house_type in ("timestamp", "date")
+        is_plain = not (self._is_sqlite and is_time) and not self._is_by_bytes(cursor)
         return is_plain and self.stream.write != "append" and cursor.name in shape.leads
 
     def _windows(
@@ -191,6 +205,8 @@ class AlchemyRead:
             found = self.connection.execute(
                 sa.select(sa.func.max(place)).select_from(table).where(*conditions)
             ).scalar()
+            if isinstance(found, bytes):
+                found = found.decode()
             return None if found is None else str(_saved(found))
         until = cast("str | None", saved.get("until"))
         if until is not None:

@@ -33,19 +33,31 @@ def literal_of(value: str, column: TableColumn) -> sql.Composable:
 
 def place(column: TableColumn) -> sql.Composable:
     """The column as positions are compared: a text by code points, as the engine does, whatever its locale."""
+    name = sql.Identifier(column.name)
+    if _is_worded(column):
+        return sql.SQL('{}::text collate "C"').format(name)
     is_text = column.native_type == "text" or column.native_type.startswith("character")
-    return sql.SQL('{} collate "C"' if is_text else "{}").format(sql.Identifier(column.name))
+    return sql.SQL('{} collate "C"' if is_text else "{}").format(name)
+
+
+def _is_worded(column: TableColumn) -> bool:
+    """Of a type with an order of its own (citext, an enum) that is kept as text."""
+    return column.pg_type == "text" and column.native_type != "text"
 
 
 def compare(column: TableColumn, operator: LiteralString, value: str) -> sql.Composable:
-    return sql.SQL("{} {} {}").format(place(column), sql.SQL(operator), literal_of(value, column))
+    return sql.SQL("{} {} {}").format(place(column), sql.SQL(operator), _position(value, column))
 
 
 def not_above(column: TableColumn, value: str) -> sql.Composable:
     """At most the value, or NULL."""
     return sql.SQL("({} <= {} or {} is null)").format(
-        place(column), literal_of(value, column), sql.Identifier(column.name)
+        place(column), _position(value, column), sql.Identifier(column.name)
     )
+
+
+def _position(value: str, column: TableColumn) -> sql.Composable:
+    return sql.SQL("{}::text").format(sql.Literal(value)) if _is_worded(column) else literal_of(value, column)
 
 
 def row_compare(columns: Sequence[TableColumn], operator: LiteralString, values: Sequence[str]) -> sql.Composable:

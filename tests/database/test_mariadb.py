@@ -137,6 +137,35 @@ def test_a_position_is_read_again_itself(orders: Any, reader: Reader) -> None:
     assert [checkpoint.is_ordered for checkpoint in checkpoints(messages)] == [True]
 
 
+@pytest.mark.parametrize("order", [None, True])
+def test_a_text_position_is_compared_by_code_points_whatever_the_collation(
+    shop: Any, reader: Reader, order: bool | None
+) -> None:
+    # to the column itself a0 comes before Za, and Za is ZA and "Za "
+    shop.execute(
+        "create table orders (id int primary key, code varchar(20) character set latin1 collate latin1_swedish_ci, "
+        "index (code))"
+    )
+    codes = ["B", "ZA", "Za", "Za ", "a0", "ü"]
+    shop.executemany("insert into orders values (%s, %s)", list(enumerate(codes)))
+    stream = {"cursor": {"field": "code"}, "write": "merge", "primary_key": "id", "order": order}
+
+    assert sorted(ids(reader.read(stream, StreamState(cursor="Za")))) == [2, 3, 4, 5]
+    assert ids(reader.read(stream, StreamState(cursor="aa"))) == [5]
+
+
+def test_a_resumed_window_keeps_to_a_text_positions_own_order(shop: Any, reader: Reader) -> None:
+    shop.execute("create table orders (id int primary key, code varchar(20))")
+    shop.executemany("insert into orders values (%s, %s)", list(enumerate(["B", "Za", "C", "a", "D"])))
+    stream = {"keyset": {"rows": 2}, "cursor": {"field": "code"}, "write": "merge", "primary_key": "id"}
+    first = next(message for message in reader.read(stream) if isinstance(message, Checkpoint))
+    assert first.connector is not None
+    shop.execute("insert into orders values (9, 'b')")
+
+    # b is later than a, the greatest of the beginning; Za is not, whatever the collation thinks
+    assert ids(reader.read(stream, StreamState(connector=first.connector))) == [2, 3, 4]
+
+
 def test_windows_tile_without_gap_or_overlap(orders: Any, reader: Reader) -> None:
     stream = {"cursor": {"field": "at"}, "partitions": {"by": "hour", "start": "2024-01-01"}}
     edges = [datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in (0, 5, 6)] + [datetime(2024, 2, 1, tzinfo=UTC)]

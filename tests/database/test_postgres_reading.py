@@ -57,6 +57,17 @@ def test_a_numeric_position_is_compared_as_a_number(orders: Source, reader: Read
     assert column_of(reader.read({"cursor": {"field": "id"}}, StreamState(cursor="98")), "id") == ["98", "99"]
 
 
+def test_a_text_position_is_compared_by_code_points_whatever_its_type_thinks(source: Source, reader: Reader) -> None:
+    # to the type itself a0 comes before Za
+    source.execute("create type size as enum ('B', 'a0', 'ZA', 'Za')")
+    source.execute("create table orders (id int primary key, code size)")
+    source.execute("insert into orders values (0, 'B'), (1, 'ZA'), (2, 'Za'), (3, 'a0')")
+    stream = {"cursor": {"field": "code"}, "write": "merge", "primary_key": "id", "order": True}
+
+    assert column_of(reader.read(stream, StreamState(cursor="Za")), "id") == ["2", "3"]
+    assert column_of(reader.read(stream), "id") == ["0", "1", "2", "3"]
+
+
 def test_the_start_of_the_cursor_counts_while_there_is_no_state(orders: Source, reader: Reader) -> None:
     messages = reader.read({"cursor": {"field": "day", "start": "2024-04-08"}})
 

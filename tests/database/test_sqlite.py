@@ -140,6 +140,17 @@ def test_a_position_is_read_again_itself_whatever_the_spelling(shop: sqlite3.Con
     assert ids(reader.read({"cursor": {"field": "at"}}, StreamState(cursor="2024-01-01T06:00:00Z"))) == [2, 3, 4]
 
 
+def test_a_text_position_is_compared_by_code_points_whatever_the_collation(
+    shop: sqlite3.Connection, reader: Reader
+) -> None:
+    shop.execute("create table orders (id integer primary key, code text collate nocase)")
+    shop.executemany("insert into orders values (?, ?)", list(enumerate(["B", "ZA", "Za", "a0"])))
+    stream = {"cursor": {"field": "code"}, "write": "merge", "primary_key": "id", "order": True}
+
+    assert ids(reader.read(stream, StreamState(cursor="Za"))) == [2, 3]
+    assert ids(reader.read(stream)) == [0, 1, 2, 3]
+
+
 def test_windows_tile_without_gap_or_overlap(orders: sqlite3.Connection, reader: Reader) -> None:
     stream = {"cursor": {"field": "at"}, "partitions": {"by": "hour", "start": "2024-01-01"}}
     edges = [datetime(2024, 1, 1, hour, tzinfo=UTC) for hour in (0, 5, 6)] + [datetime(2024, 2, 1, tzinfo=UTC)]

@@ -14,7 +14,7 @@ from connectors.errors import HeadwaterError
 from connectors.specs import SourceSpec, StreamSpec
 from platform_assets.backfills import plan, store
 from platform_assets.backfills.reasons import NAMES, reasons
-from platform_assets.backfills.reasons.contract import Finding, Found, Look, Mark, Reason
+from platform_assets.backfills.reasons.contract import TRIES, Finding, Found, Look, Mark, Reason
 
 log = logging.getLogger(__name__)
 Connection = psycopg.Connection[Any]
@@ -116,7 +116,9 @@ def _decided(
     is_whole = True
     for finding in found.findings:
         partitions, action = finding.partitions, ""
-        if partitions:
+        if finding.is_hopeless:
+            partitions, action = (), f"given up: {TRIES} reads mended nothing; {', '.join(finding.partitions)[:100]}"
+        elif partitions:
             partitions, action = _left(connection, source, stream, reason, finding)
         if not partitions and not finding.held and not finding.is_live:
             made.append(_suggestion(source, stream, reason, finding, (), action))

@@ -169,6 +169,35 @@ def test_a_window_that_does_not_agree_with_the_source_is_read_again_once(ledger:
     assert ledger.look("late") == []
 
 
+NAMED = OK | {"name": "amounts", "passed": False, "explanation": "the source says 6.00, 4.00 were read"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"), [("late", NAMED), ("failed_checks", OK | {"name": "volume_anomaly", "passed": False})]
+)
+def test_a_window_that_no_read_mends_is_given_up_until_its_check_passes(
+    ledger: Ledger, reason: str, verdict: dict[str, Any]
+) -> None:
+    checks = "[{type: reconcile, name: amounts, against: sum(amount)}]"
+    ledger.declare(reasons=[reason], cool_down="PT0S")
+    ledger.text += f"      checks: {checks}\n"
+
+    def look() -> str:
+        """The window is read again in vain, another one passes, and then the reason looks."""
+        ledger.read(3, verdicts=[verdict])
+        ledger.read(1, verdicts=[verdict | {"passed": True}])
+        (suggestion,) = ledger.look(reason, launch=True)
+        ledger.connection.execute("update ops.backfill_windows set is_open = false")
+        return suggestion.action
+
+    actions = [look() for _ in range(6)]
+
+    assert [partitions for _, partitions in ledger.launched()] == [[day(3)]] * 5
+    assert actions[5] == f"given up: 5 reads mended nothing; {day(3)}"
+    ledger.read(3, verdicts=[verdict | {"passed": True}])
+    assert look().startswith("launched")
+
+
 def test_rows_of_the_sources_changes_name_the_windows_to_read_again(ledger: Ledger) -> None:
     ledger.declare(reasons=["late"], cool_down="PT0S", corrections={"stream": "changes", "field": "order_at"})
     ledger.read(1, 2, 3, 4)

@@ -19,6 +19,30 @@ where source = %s and stream = %s and window_start is not null and status like '
 order by window_start, started_at desc
 """
 
+TRIES = 5
+"""A window that so many reads have not mended is left to people."""
+FAILING = """
+with judged as (
+    select window_start, started_at, sync_id::text as sync_id, verdict ->> 'name' as name,
+        verdict ->> 'explanation' as said, (verdict ->> 'passed')::boolean as passed
+    from ops.syncs, jsonb_array_elements(verdicts) verdict
+    where source = %(source)s and stream = %(stream)s and window_start is not null and finished_at is not null
+), ranked as (
+    select *, row_number() over (partition by window_start, name order by started_at desc) as place,
+        max(started_at) filter (where passed) over (partition by window_start, name) as passed_at
+    from judged
+), failing as (
+    select *, (
+        select count(*) from ops.backfill_windows w join ops.backfills b using (backfill_id)
+        where b.source = %(source)s and b.stream = %(stream)s and b.reason = %(reason)s
+            and w.window_start = ranked.window_start and b.created_at > coalesce(passed_at, '-infinity')
+    ) >= %(tries)s as is_hopeless
+    from ranked where place = 1 and not passed
+)
+"""
+"""The newest verdict of each check on each window, where it failed. is_hopeless: the reason has had the window read
+TRIES times since the check last passed there."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -39,6 +63,19 @@ class Look:
         """When each window was last read with success, by its start."""
         found = self.connection.execute(_LAST.encode(), [self.source.source, self.stream.name]).fetchall()
         return {start.astimezone(UTC): at.astimezone(UTC) for start, at in found}
+
+    @property
+    def reconciling(self) -> list[str]:
+        """Names of the stream's checks that compare it with its source."""
+        checks = [check for check in self.stream.checks if check.type == "reconcile"]
+        return ["reconcile", *(check.options.get("name", check.type) for check in checks)]
+
+    def failing(self, reason: str, query: str) -> list[tuple[Any, ...]]:
+        """Rows of a query over the relation `failing`."""
+        given = {"source": self.source.source, "stream": self.stream.name, "reason": reason, "tries": TRIES}
+        return self.connection.execute(
+            (FAILING + query).encode(), {**given, "reconciling": self.reconciling}
+        ).fetchall()
 
     def read_before(self, moment: datetime) -> list[str]:
         """Windows that were read, and last before that moment."""
@@ -63,7 +100,8 @@ class Finding:
     """partitions: to be read, newest first. why: half a sentence for the title. cause: acted on once a window.
 
     An empty cause may come back: it is acted on again after the cool-down. held: records in quarantine to be replayed,
-    instead of a read. is_live: the stream has no partitions, and one live sync will do.
+    instead of a read. is_live: the stream has no partitions, and one live sync will do. is_hopeless: TRIES reads have
+    mended nothing, and another would not either.
     """
 
     partitions: tuple[str, ...]
@@ -71,6 +109,7 @@ class Finding:
     cause: str = ""
     held: int = 0
     is_live: bool = False
+    is_hopeless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

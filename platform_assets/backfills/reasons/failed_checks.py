@@ -5,41 +5,31 @@ from datetime import UTC, datetime
 
 from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
 
-_FAILED = """
-with latest as (
-    select distinct on (window_start) window_start, started_at, verdicts from ops.syncs
-    where source = %(source)s and stream = %(stream)s and window_start is not null and finished_at is not null
-    order by window_start, started_at desc
-), failed as (
-    select window_start, started_at, verdict ->> 'name' as name from latest, jsonb_array_elements(verdicts) verdict
-    where not (verdict ->> 'passed')::boolean and verdict ->> 'name' not like 'reconcile%%'
-)
-select failed.window_start, failed.name, cleared.how from failed
+_CLEARED = """
+select failing.window_start, failing.name, failing.is_hopeless, cleared.how from failing
 cross join lateral (
     select format('passed again in sync %%s', s.sync_id) as how, s.started_at as at from ops.syncs s,
         jsonb_array_elements(s.verdicts) verdict
-    where s.source = %(source)s and s.stream = %(stream)s and s.started_at > failed.started_at
-        and verdict ->> 'name' = failed.name and (verdict ->> 'passed')::boolean
+    where s.source = %(source)s and s.stream = %(stream)s and s.started_at > failing.started_at
+        and verdict ->> 'name' = failing.name and (verdict ->> 'passed')::boolean
     union all
     select format('version %%s accepted', v.version), v.decided_at from ops.schema_versions v
-    where failed.name = 'schema_drift' and v.source = %(source)s and v.stream = %(stream)s
-        and v.decision = 'accepted' and v.decided_at > failed.started_at
+    where failing.name = 'schema_drift' and v.source = %(source)s and v.stream = %(stream)s
+        and v.decision = 'accepted' and v.decided_at > failing.started_at
     order by at limit 1
 ) cleared
+where not failing.name = any(%(reconciling)s)
 """
 
 
 def find(look: Look) -> Found:
     """The first thing that cleared the check is the cause, so that it is acted on once."""
-    rows = look.connection.execute(
-        _FAILED.encode(), {"source": look.source.source, "stream": look.stream.name}
-    ).fetchall()
-    starts: defaultdict[tuple[str, str], list[datetime]] = defaultdict(list)
-    for start, name, how in rows:
-        starts[name, how].append(start.astimezone(UTC))
+    starts: defaultdict[tuple[str, str, bool], list[datetime]] = defaultdict(list)
+    for start, name, is_hopeless, how in look.failing("failed_checks", _CLEARED):
+        starts[name, how, is_hopeless].append(start.astimezone(UTC))
     found = [
-        Finding(tuple(partitions), f"{name} had failed, {how}", f"{name}: {how}")
-        for (name, how), moments in starts.items()
+        Finding(tuple(partitions), f"{name} had failed, {how}", f"{name}: {how}", is_hopeless=is_hopeless)
+        for (name, how, is_hopeless), moments in starts.items()
         if (partitions := look.at(moments))
     ]
     return Found(tuple(found))

@@ -8,15 +8,7 @@ from psycopg.sql import SQL, Identifier
 
 from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
 
-_UNEQUAL = """
-with latest as (
-    select distinct on (window_start) window_start, sync_id::text as sync_id, verdicts from ops.syncs
-    where source = %s and stream = %s and window_start is not null and finished_at is not null
-    order by window_start, started_at desc
-)
-select window_start, sync_id, verdict ->> 'explanation' from latest, jsonb_array_elements(verdicts) verdict
-where verdict ->> 'name' like 'reconcile%%' and not (verdict ->> 'passed')::boolean
-"""
+_UNEQUAL = "select window_start, sync_id, said, is_hopeless from failing where name = any(%(reconciling)s)"
 
 
 def find(look: Look) -> Found:
@@ -25,11 +17,12 @@ def find(look: Look) -> Found:
 
 
 def _unequal(look: Look) -> list[Finding]:
-    """Windows whose last sync did not agree with the source."""
-    rows = look.connection.execute(_UNEQUAL.encode(), [look.source.source, look.stream.name]).fetchall()
+    """Windows whose last word is that they do not agree with the source."""
     return [
-        Finding(tuple(partitions), f"reconciliation: {said}", f"reconciliation of sync {sync_id}")
-        for start, sync_id, said in rows
+        Finding(
+            tuple(partitions), f"reconciliation: {said}", f"reconciliation of sync {sync_id}", is_hopeless=is_hopeless
+        )
+        for start, sync_id, said, is_hopeless in look.failing("late", _UNEQUAL)
         if (partitions := look.at([start.astimezone(UTC)]))
     ]
 

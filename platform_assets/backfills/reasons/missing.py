@@ -2,9 +2,8 @@
 
 from datetime import UTC
 
-from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
+from platform_assets.backfills.reasons.contract import TRIES, Finding, Found, Look, Reason
 
-TRIES = 5
 _HOPELESS = """
 with tried as (
     select window_start, count(*) as tries,

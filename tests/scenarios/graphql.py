@@ -42,6 +42,15 @@ query ticks($sensor: SensorSelector!) {
   }
 }
 """
+_SENSOR = """
+query sensor($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }
+"""
+_STOP = """
+mutation stop($id: String!) { stopSensor(id: $id) { __typename } }
+"""
+_START = """
+mutation start($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }
+"""
 _LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
   __typename ... on PythonError { message } } } } } }
@@ -95,8 +104,21 @@ def red_checks(url: str, asset: str) -> set[str]:
 
 def ticks_since(url: str, sensor: str, moment: float) -> int:
     """Ticks of a sensor of the models that began after the moment and have ended."""
-    selector = {"repositoryLocationName": "transform", "repositoryName": REPOSITORY, "sensorName": sensor}
-    found = ask(url, _TICKS, sensor=selector)["sensorOrError"]
+    found = ask(url, _TICKS, sensor=_selector("transform", sensor))["sensorOrError"]
     assert found["__typename"] == "Sensor", found
     ticks = found["sensorState"]["ticks"]
     return sum(tick["timestamp"] > moment and tick["endTimestamp"] is not None for tick in ticks)
+
+
+def stop_sensor(url: str, sensor: str) -> None:
+    """The switch of a sensor of the streams, off."""
+    id_ = ask(url, _SENSOR, sensor=_selector("ingest", sensor))["sensorOrError"]["id"]
+    assert ask(url, _STOP, id=id_)["stopSensor"]["__typename"] == "StopSensorMutationResult"
+
+
+def start_sensor(url: str, sensor: str) -> None:
+    assert ask(url, _START, sensor=_selector("ingest", sensor))["startSensor"]["__typename"] == "Sensor"
+
+
+def _selector(location: str, sensor: str) -> dict[str, str]:
+    return {"repositoryLocationName": location, "repositoryName": REPOSITORY, "sensorName": sensor}

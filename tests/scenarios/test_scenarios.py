@@ -105,22 +105,23 @@ def test_a_lost_page_holds_its_window_and_the_marts_back_until_it_is_read_whole(
     since, partition = platform.now(), platform.next_day()
     platform.misbehave(lost_page=3)
 
-    seen = platform.sync(partition)
+    # or it would have the page read again while it is still lost
+    with platform.without("nyc_flights__backfill_late"):
+        seen = platform.sync(partition)
 
-    assert (seen.succeeded, seen.red, seen.materialized) == (False, {FLIGHTS: {"reconcile"}}, frozenset())
-    assert platform.red_in_ui() == {"reconcile"}
-    if screenshots.program_path():
-        platform.picture(FLIGHTS, "reconcile", "Failed", "rows, ", "were read")
-    assert partition not in days_with(platform, "true")
-    # another stream is fine, and what needs no flights follows it; a click on what needs them is refused
-    platform.report("nyc_weather/weather")
-    assert everything(platform.built(since)) == OF_WEATHER_ALONE
-    refused = platform.build(*REFUSED)
-    assert (refused.succeeded, refused.materialized) == (False, frozenset())
+        assert (seen.succeeded, seen.red, seen.materialized) == (False, {FLIGHTS: {"reconcile"}}, frozenset())
+        assert platform.red_in_ui() == {"reconcile"}
+        if screenshots.program_path():
+            platform.picture(FLIGHTS, "reconcile", "Failed", "rows, ", "were read")
+        assert partition not in days_with(platform, "true")
+        # another stream is fine, and what needs no flights follows it; a click on what needs them is refused
+        platform.report("nyc_weather/weather")
+        assert everything(platform.built(since)) == OF_WEATHER_ALONE
+        refused = platform.build(*REFUSED)
+        assert (refused.succeeded, refused.materialized) == (False, frozenset())
+        platform.misbehave()
 
-    platform.misbehave()
-    assert set(platform.windows(since)) == {"late"}
-    assert {day for days in platform.windows(since).values() for day in days} == {partition}
+    assert platform.windows(since) == {"late": [partition]}
     assert platform.red_in_ui() == set()
     assert everything(platform.built(since)) == OF_FLIGHTS | OF_WEATHER_ALONE
     assert in_mart(platform, partition) > 500

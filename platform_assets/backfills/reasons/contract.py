@@ -22,26 +22,27 @@ order by window_start, started_at desc
 TRIES = 5
 """A window that so many reads have not mended is left to people."""
 FAILING = """
-with judged as (
-    select window_start, started_at, sync_id::text as sync_id, verdict ->> 'name' as name,
-        verdict ->> 'explanation' as said, (verdict ->> 'passed')::boolean as passed
-    from ops.syncs, jsonb_array_elements(verdicts) verdict
+with latest as (
+    select distinct on (window_start) window_start, started_at, sync_id::text as sync_id, verdicts from ops.syncs
     where source = %(source)s and stream = %(stream)s and window_start is not null and finished_at is not null
-), ranked as (
-    select *, row_number() over (partition by window_start, name order by started_at desc) as place,
-        max(started_at) filter (where passed) over (partition by window_start, name) as passed_at
-    from judged
+        and (status like 'succeeded%%' or verdicts <> '[]')
+    order by window_start, started_at desc
 ), failing as (
-    select *, (
+    select latest.*, verdict ->> 'name' as name, verdict ->> 'explanation' as said, (
         select count(*) from ops.backfill_windows w join ops.backfills b using (backfill_id)
         where b.source = %(source)s and b.stream = %(stream)s and b.reason = %(reason)s
-            and w.window_start = ranked.window_start and b.created_at > coalesce(passed_at, '-infinity')
+            and w.window_start = latest.window_start and b.created_at > coalesce((
+                select max(s.started_at) from ops.syncs s, jsonb_array_elements(s.verdicts) said
+                where s.source = %(source)s and s.stream = %(stream)s and s.window_start = latest.window_start
+                    and said ->> 'name' = verdict ->> 'name' and (said ->> 'passed')::boolean
+            ), '-infinity')
     ) >= %(tries)s as is_hopeless
-    from ranked where place = 1 and not passed
+    from latest, jsonb_array_elements(verdicts) verdict
+    where not (verdict ->> 'passed')::boolean
 )
 """
-"""The newest verdict of each check on each window, where it failed. is_hopeless: the reason has had the window read
-TRIES times since the check last passed there."""
+"""What the newest sync of each window failed; one that broke off before any check says nothing. is_hopeless: the reason
+has had the window read TRIES times since the check last passed there."""
 
 
 @dataclass(frozen=True)

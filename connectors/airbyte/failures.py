@@ -17,8 +17,10 @@ _BY_TYPE = {
     "config_error": (ConfigError, "Correct connector.config or the stream's settings in the source file."),
     "transient_error": (TransientError, "The source expects this to pass; the next attempt reads again."),
 }
+_NOT_STARTED = (125, 126, 127)
+_ENGINES_WORDS = ("docker: ", "Error: ")
 _NO_ENGINE = re.compile(
-    r"(docker|podman|container).{0,40}(daemon|socket|service)|cannot connect to podman", re.IGNORECASE
+    r"cannot connect to (the docker daemon|podman)|error during connect|(docker|podman)\.sock", re.IGNORECASE
 )
 
 
@@ -61,4 +63,10 @@ def of_ending(where: str, ending: Ending, told: list[str]) -> HeadwaterError | N
     if _NO_ENGINE.search(" ".join(ending.lines)) and ending.code > 0:
         what = f"the container engine does not answer: {failures.reason_of(ending.lines)}"
         return ConfigError(where, what, "Start its daemon, or run the source from its package.")
+    told_by_engine = [line for line in ending.lines if line.startswith(_ENGINES_WORDS)]
+    if ending.code in _NOT_STARTED and told_by_engine:
+        what = f"the image cannot be run: {told_by_engine[-1][:_MAX_REASON]}"
+        if failures.classified(told_by_engine[-1])[0] is TransientError:
+            return TransientError(where, what, "Check that its registry is reachable, or fetch the image beforehand.")
+        return ConfigError(where, what, "Correct connector.image, or log the engine in to its registry.")
     return failures.failure(where, replace(ending, lines=[*ending.lines, *told]))

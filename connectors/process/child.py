@@ -3,6 +3,7 @@
 import os
 import re
 import selectors
+import shlex
 import signal
 import subprocess
 import threading
@@ -23,8 +24,9 @@ from connectors.secrets import mask
 
 TICK_SECONDS = 0.1
 TERM_SECONDS = 3.0
+LOG_SECONDS = 30.0
+ENDING_SECONDS = 60.0
 KEPT_LINES = 200
-SHOWN_LINES = 2_000
 _KEPT_LINE = 2_000
 _HEAD_BYTES = 64 << 10
 _PIPE_BYTES = 1 << 20
@@ -32,29 +34,33 @@ _SET_PIPE_SIZE = 1031
 _SIGNALLED = 128
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LEASH = """exec 3<&0
+trap : TERM
 "$@" 3<&- </dev/null &
 child=$!
-{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
+{{ trap '' TERM; read -r _ <&3; {ending}kill -KILL 0; }} >/dev/null 2>&1 &
 leash=$!
-wait $child
-code=$?
+while wait $child; code=$?; [ $code -gt 128 ] && kill -0 $child; do :; done 2>/dev/null
 kill -KILL $leash
 wait $leash 2>/dev/null
 exit $code
 """
 """Runs the arguments until they end, or until our end of stdin closes, which a kill -9 of ours does too: then the whole
-group dies."""
+group dies. A request to end reaches the program, and this shell waits for what it does about it."""
 INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LANG")
 """All that a child gets from our environment: where certificates are, and the language."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """stall: without a line for so long it is given up. time: of the whole run. memory_mb: of its process group."""
+    """stall: without a line for so long it is given up. time: of the whole run. memory_mb: of its process group.
+
+    log_lines: of stderr, that are handed to the log.
+    """
 
     stall: timedelta = timedelta(minutes=15)
     time: timedelta | None = None
     memory_mb: int | None = None
+    log_lines: int = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +80,28 @@ class Workplace:
     def file(self, name: str, text: str) -> Path:
         """A new file that only its owner reads, also while it is being written."""
         path = self.folder / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_private(path, text)
         return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """A new file that only its owner reads, also while it is being written."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """environment: added to the little that every child gets. doing: for messages, e.g. `reading 3 streams`."""
+    """environment: added to the little that every child gets. doing: for messages, e.g. `reading 3 streams`.
+
+    ending: a command that ends what is not in the process group: a container. Not run after an end with code 0.
+    """
 
     arguments: Sequence[str]
     doing: str
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    ending: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +132,8 @@ class Child:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._reason: HeadwaterError | None = None
         self._ended = threading.Event()
+        self._needs_ending = bool(command.ending)
+        self._environment = self._own_environment() | dict(command.environment)
         self._process = self._started()
         # all are pipes
         self._leash = cast("IO[bytes]", self._process.stdin)
@@ -133,17 +150,20 @@ class Child:
         for thread in self._threads:
             thread.start()
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        place, folder = self.place, str(self.place.folder)
+    def _own_environment(self) -> dict[str, str]:
+        folder = str(self.place.folder)
         base = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        own = {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "TZ": "UTC", "PYTHONUNBUFFERED": ""}
+        return base | {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "TZ": "UTC", "PYTHONUNBUFFERED": ""}
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        ending = f"{shlex.join(self.command.ending)}; " if self.command.ending else ""
         return subprocess.Popen(  # noqa: S603 the source file names the program
-            ["/bin/sh", "-c", _LEASH, place.where, *self.command.arguments],
+            ["/bin/sh", "-c", _LEASH.format(ending=ending), self.place.where, *self.command.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=base | own | dict(self.command.environment),
-            cwd=folder,
+            env=self._environment,
+            cwd=self.place.folder,
             start_new_session=True,
             umask=0o077,
         )
@@ -169,7 +189,7 @@ class Child:
         """
         tail: list[bytes] = []
         size = 0
-        for data in self._reads():
+        for data in self.reads():
             first, newline, rest = data.partition(b"\n")
             size += len(first)
             if size <= longest:
@@ -192,7 +212,7 @@ class Child:
             as `lines`; SourceError when it is longer.
         """
         data = bytearray()
-        for read in self._reads():
+        for read in self.reads():
             data += read
             if len(data) > longest:
                 raise SourceError(
@@ -211,8 +231,10 @@ class Child:
                 self.check()
                 if time.monotonic() > deadline:
                     raise self._stalled() from None
-        self._threads[0].join(TERM_SECONDS)
+        # not for ever: a process that was left behind may hold stderr open
+        self._threads[0].join(LOG_SECONDS)
         self.check()
+        self._needs_ending = self._needs_ending and code != 0
         # the shell's word for a signal
         return Ending(self.command.doing, _SIGNALLED - code if code > _SIGNALLED else code, list(self._lines))
 
@@ -232,6 +254,8 @@ class Child:
                 os.killpg(self.pid, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(TERM_SECONDS)
+        if self._needs_ending:
+            self._run_ending()
         # what is left in the group goes too, also behind a leader that ended by itself
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -243,7 +267,16 @@ class Child:
         self._stdout.close()
         self._stderr.close()
 
-    def _reads(self) -> Iterator[bytes]:
+    def _run_ending(self) -> None:
+        self._needs_ending, quiet = False, subprocess.DEVNULL
+        with suppress(subprocess.TimeoutExpired, OSError):
+            subprocess.run(  # noqa: S603 as the command itself
+                self.command.ending, env=self._environment, stdin=quiet, stdout=quiet, stderr=quiet, check=False,
+                timeout=ENDING_SECONDS,
+            )  # fmt: skip
+
+    def reads(self) -> Iterator[bytes]:
+        """stdout as it comes. Raises as `lines`."""
         descriptor = self._stdout.fileno()
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -301,10 +334,10 @@ class Child:
                 continue
             self._lines.append(line)
             shown += 1
-            if shown <= SHOWN_LINES:
+            if shown <= self.limits.log_lines:
                 self.place.log(line)
-            elif shown == SHOWN_LINES + 1:
-                self.place.log(f"more than {SHOWN_LINES:,} lines on stderr: the rest is not shown")
+            elif shown == self.limits.log_lines + 1:
+                self.place.log(f"more than {self.limits.log_lines:,} lines on stderr: the rest is not shown")
 
 
 def _memory(group: int) -> int:

@@ -22,10 +22,11 @@ from connectors.contract import (
     StreamState,
 )
 from connectors.errors import ConfigError
+from connectors.process.child import write_private
 from connectors.sling import plan, query
 from connectors.sling.parts import cleaned, gathered, typed, written
 from connectors.sling.plan import Shape
-from connectors.sling.process import CONNECTION, Call, Home, SlingRun, write_private
+from connectors.sling.process import CONNECTION, Call, Home, SlingRun
 from connectors.sling.types import FILES, text_type, text_types_of
 from connectors.texts import TextType
 
@@ -119,7 +120,7 @@ class SlingConnector:
         types = shape.types
         bounds = plan.bounds_of(stream, state, context)
         replication = self._plan(stream, shape, bounds)
-        rows, parts = 0, 0
+        rows, parts, received = 0, 0, 0
         sealed: Any = None
         with self._run(home, replication, where, f"reading {self._label(stream)}", context) as run:
             for arrived in gathered(run.batches()):
@@ -140,8 +141,8 @@ class SlingConnector:
                 else:
                     yield written(table, types, context.folder / f"part-{parts:05}.csv", position)
                 rows += arrived.num_rows
-                context.usage.received_bytes += run.received_bytes
-                run.received_bytes = 0
+                context.usage.received_bytes += run.received_bytes - received
+                received = run.received_bytes
                 if context.page_limit is not None and parts >= context.page_limit:
                     return
                 sealed = cursor[-1].as_py() if cursor is not None else None

@@ -1,55 +1,30 @@
-"""One run of the Sling binary: its own process group, an environment of its own, Arrow batches through the pipe."""
+"""One run of the Sling binary: a child process that delivers Arrow batches through its pipe."""
 
 import io
 import json
-import os
 import re
-import selectors
-import signal
-import subprocess
+import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from connectors.errors import Cancelled, HeadwaterError, SourceError, TransientError
-from connectors.secrets import mask
+from connectors.errors import SourceError
+from connectors.process.child import Child, Command, Limits, Workplace, write_private
 from connectors.sling.failures import failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TICK_SECONDS = 0.1
-TERM_SECONDS = 3.0
-SIGNALLED = 128
 CONNECTION = "HEADWATER"
-_KEPT_LINES = 200
-_KEPT_LINE = 2_000
+_KEPT_WARNINGS = 200
 _MAGIC = b"ARROW1\x00\x00"
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STAMP = re.compile(r"^\S{4,10} (?:\d{2}:\d{2}:\d{2} )?(?=INF|WRN|ERR|DBG)")
 _WROTE = re.compile(r"\bwrote (\d+) rows\b")
-_LEASH = """exec 3<&0
-"$@" 3<&- </dev/null &
-child=$!
-{ read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
-leash=$!
-wait $child
-code=$?
-kill -KILL $leash
-wait $leash 2>/dev/null
-exit $code
-"""
-"""Runs the arguments until they end, or until our end of stdin closes, which a kill -9 of ours does too: then the whole
-group dies. Without it 1.4.11 outlives its reader: it stays, asleep, with its connection to the source open.
-"""
-_INHERITED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "LANG")
-"""All that the child gets from our environment: where certificates are, and the language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +40,14 @@ class Home:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # JSON is YAML
         write_private(folder / "env.yaml", json.dumps({"connections": {CONNECTION: dict(connection)}}))
-        base = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         own = {
-            "PATH": os.defpath,
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-            "TZ": "UTC",
             "SLING_HOME_DIR": str(folder),
             "SLING_TEMP_DIR": str(folder),
             "SLING_DISABLE_TELEMETRY": "true",
             # without it 1.4.11 writes nothing at all, successfully, for some column options
             "SLING_ALLOW_EMPTY": "true",
         }
-        return cls(folder, base | own | dict(extra))
-
-
-def write_private(path: Path, text: str) -> None:
-    """A new file that only its owner reads, also while it is being written."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+        return cls(folder, own | dict(extra))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +69,19 @@ class Call:
 class SlingRun:
     """A running Sling, started at once; as a context manager it leaves no process behind, however it is left.
 
-    warnings: lines not yet looked at. rows_said: how many rows Sling says it wrote. received_bytes: through the pipe.
+    1.4.11 alone would outlive a killed reader: it stays, asleep, with its connection to the source open.
+
+    warnings: lines not yet looked at. rows_said: how many rows Sling says it wrote.
     """
 
     def __init__(self, call: Call, arguments: Sequence[str]) -> None:
         self.call = call
-        self.warnings: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.warnings: deque[str] = deque(maxlen=_KEPT_WARNINGS)
         self.rows_said: int | None = None
-        self.received_bytes = 0
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._process = subprocess.Popen(  # noqa: S603 the binary is ours, the arguments name files and options
-            ["/bin/sh", "-c", _LEASH, "sling", str(call.binary), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(call.home.environment),
-            cwd=call.home.folder,
-            start_new_session=True,
-            umask=0o077,
-        )
-        # all are pipes, as asked above
-        self._leash = cast("IO[bytes]", self._process.stdin)
-        self._stdout = cast("IO[bytes]", self._process.stdout)
-        self._stderr = cast("IO[bytes]", self._process.stderr)
-        self._reader = threading.Thread(target=self._read_lines, name="sling-stderr", daemon=True)
-        self._reader.start()
+        place = Workplace(call.where, call.home.folder, call.secrets, self._hear, call.cancelled)
+        command = Command([str(call.binary), *arguments], call.doing, call.home.environment)
+        limits = Limits(timedelta(seconds=call.stall_seconds), log_lines=sys.maxsize)
+        self._child = Child(place, command, limits)
 
     def __enter__(self) -> Self:
         return self
@@ -138,11 +89,12 @@ class SlingRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self._child.stop()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def received_bytes(self) -> int:
+        """Through the pipe, so far."""
+        return self._child.received_bytes
 
     def batches(self) -> "Iterator[pa.RecordBatch]":
         """The record batches as they arrive, one without rows when there are none.
@@ -155,7 +107,7 @@ class SlingRun:
         import pyarrow as pa
 
         empty: pa.RecordBatch | None = None
-        pipe = io.BufferedReader(_Pipe(self, self._stdout.fileno()), 1 << 20)
+        pipe = io.BufferedReader(_Pipe(self._child.reads()), 1 << 20)
         rows = 0
         try:
             if (head := pipe.read(len(_MAGIC))) != _MAGIC:
@@ -187,97 +139,41 @@ class SlingRun:
 
     def output(self) -> bytes:
         """All of stdout of a short command that succeeded."""
-        text = io.BufferedReader(_Pipe(self, self._stdout.fileno())).read()
+        text = b"".join(self._child.reads())
         self._require_success()
         return text
 
-    def stop(self) -> None:
-        """Ends the whole process group: politely, then by force. Twice is fine."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(TERM_SECONDS)
-            # what is left in the group goes too
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
-        self._leash.close()
-        self._reader.join()
-        self._stdout.close()
-        self._stderr.close()
-
     def _require_success(self) -> None:
         """Waits for the end. Raises the classified failure unless it was a success."""
-        while True:
-            try:
-                code = self._process.wait(TICK_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                self.check_cancelled()
-        self._reader.join()
-        if code != 0:
-            # the shell's word for a signal
-            code = SIGNALLED - code if code > SIGNALLED else code
-            raise failure(self.call.where, self.call.doing, list(self._lines), code)
+        ending = self._child.finish()
+        if ending.code != 0:
+            lines = [_STAMP.sub("", line) for line in ending.lines]
+            raise failure(self.call.where, self.call.doing, lines, ending.code)
 
-    def check_cancelled(self) -> None:
-        if self.call.cancelled.is_set():
-            raise Cancelled(
-                self.call.where, f"stopped while {self.call.doing}", "What was sealed before stays; sync again."
-            )
-
-    def _read_lines(self) -> None:
-        # readline with a limit: a line without end must not fill the memory
-        for raw in iter(lambda: self._stderr.readline(_KEPT_LINE), b""):
-            line = _STAMP.sub("", _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip())
-            if not line.strip():
-                continue
-            line = mask(line, self.call.secrets)
-            self._lines.append(line)
-            if match := _WROTE.search(line):
-                self.rows_said = int(match[1])
-            if line.startswith("WRN"):
-                self.warnings.append(line.removeprefix("WRN").strip())
+    def _hear(self, line: str) -> None:
+        line = _STAMP.sub("", line)
+        if match := _WROTE.search(line):
+            self.rows_said = int(match[1])
+        if line.startswith("WRN"):
+            self.warnings.append(line.removeprefix("WRN").strip())
 
 
 class _Pipe(io.RawIOBase):
-    """stdout of the child; a read waits for data, but not for ever and not against a cancellation."""
+    """What comes out of the child, as a file."""
 
-    def __init__(self, run: SlingRun, descriptor: int) -> None:
+    def __init__(self, reads: Iterator[bytes]) -> None:
         super().__init__()
-        self._run = run
-        self._descriptor = descriptor
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._descriptor, selectors.EVENT_READ)
+        self._reads = reads
+        self._rest = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        deadline = time.monotonic() + self._run.call.stall_seconds
-        while True:
-            self._run.check_cancelled()
-            if self._selector.select(TICK_SECONDS):
-                break
-            if time.monotonic() > deadline:
-                raise _stalled(self._run)
-        data = os.read(self._descriptor, len(buffer))
-        buffer[: len(data)] = data
-        self._run.received_bytes += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._selector.close()
-        super().close()
-
-
-def _stalled(run: SlingRun) -> HeadwaterError:
-    return TransientError(
-        run.call.where,
-        f"Sling delivered nothing for {run.call.stall_seconds:.0f} s while {run.call.doing}",
-        "Look for a lock or a long sort at the source; raise connector.stall_timeout for queries that start slowly.",
-    )
+        data = self._rest or next(self._reads, b"")
+        size = min(len(data), len(buffer))
+        buffer[:size], self._rest = data[:size], data[size:]
+        return size
 
 
 def _report() -> str:

@@ -1,7 +1,6 @@
 """What an Airbyte source says, and what is made of it; a source of the tests, no warehouse."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -293,20 +292,42 @@ os.execv(tmp_path + "/source-scripted", [tmp_path + "/source-scripted", *argumen
 """
     )
     client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", str(tmp_path))
     messages = read(source.spec(executable=None, image="airbyte/source-scripted:1"))
     assert Checkpoint(connector={"stream_state": {"at": 1}}) in messages
     assert "--rm" in (tmp_path / "words").read_text()
 
 
-def test_an_engine_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("says", "error", "expected"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///x. Is it running?", ConfigError, "engine does not answer"),
+        ("docker: Error response from daemon: pull access denied for a/b", ConfigError, "image cannot be run"),
+        ("docker: Error response from daemon: lookup x on 1.1.1.1:53: no such host", TransientError, "cannot be run"),
+        ("Error: initializing source docker://a/b:1: dial tcp: connection refused", TransientError, "cannot be run"),
+    ],
+)
+def test_what_keeps_an_image_from_running_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, error: type[HeadwaterError], expected: str
+) -> None:
     client = tmp_path / "docker"
-    client.write_text(
-        "#!/bin/sh\necho 'Cannot connect to the Docker daemon at unix:///x. Is it running?' >&2\nexit 125\n"
-    )
+    client.write_text(f"#!/bin/sh\necho '{says}' >&2\necho \"Run 'docker run --help'\" >&2\nexit 125\n")
     client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ConfigError, match="container engine does not answer"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(error, match=expected) as caught:
+        _check(scripted(tmp_path).spec(executable=None, image="airbyte/source-faker:7.2.1"))
+    assert len(str(caught.value).splitlines()) <= MAX_LINES
+    assert "--help" not in str(caught.value) or "does not answer" in str(caught.value)
+
+
+def test_an_engine_that_does_not_answer_leaves_its_place_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("docker", "exit 1"), ("podman", "echo podman was asked >&2; exit 3")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match="podman was asked"):
         _check(scripted(tmp_path).spec(executable=None, image="airbyte/source-faker:7.2.1"))
 
 

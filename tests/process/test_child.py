@@ -1,5 +1,8 @@
 """A foreign program: lines through a pipe, a log without secrets, and an end that takes its whole group along."""
 
+import multiprocessing
+import os
+import signal
 import sys
 import threading
 import time
@@ -85,6 +88,59 @@ def test_a_reader_that_does_not_read_holds_the_program_back(place: Workplace) ->
             assert time.monotonic() < deadline, "the program goes on although nobody reads"
             time.sleep(0.02)
         assert child.received_bytes <= 2 << 20
+
+
+def test_a_program_that_is_stopped_may_tidy_up_first(place: Workplace, tmp_path: Path) -> None:
+    tidies = (
+        "import pathlib, signal, sys, time\n"
+        f"def tidy(*_):\n    time.sleep(0.2)\n    pathlib.Path({str(tmp_path / 'tidied')!r}).touch()\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, tidy)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)"
+    )
+    with script(place, tidies) as child:
+        next(child.lines(100))
+
+    assert (tmp_path / "tidied").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "runs"),
+    [
+        ("pass", "by itself", False),
+        ("raise SystemExit(3)", "by itself", True),
+        ("import time; time.sleep(600)", "stopped", True),
+    ],
+)
+def test_what_is_outside_of_the_group_is_ended_too_unless_all_went_well(
+    place: Workplace, tmp_path: Path, code: str, how: str, runs: bool
+) -> None:
+    ran = tmp_path / "ended"
+    command = Command([sys.executable, "-S", "-c", code], "reading", {"NAME": str(ran)}, ["/bin/sh", "-c", '> "$NAME"'])
+    with Child(place, command, Limits()) as child:
+        if how == "by itself":
+            list(child.lines(10))
+            child.finish()
+
+    assert ran.exists() is runs
+
+
+def test_a_killed_loader_takes_what_is_outside_of_the_group_along(tmp_path: Path) -> None:
+    ran = tmp_path / "ended"
+    command = Command(["/bin/sleep", "600"], "reading", {"NAME": str(ran)}, ["/bin/sh", "-c", '> "$NAME"'])
+
+    def load() -> None:
+        Child(Workplace("shop", tmp_path), command, Limits())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loader = multiprocessing.get_context("fork").Process(target=load)
+    loader.start()
+    loader.join()
+
+    deadline = time.monotonic() + 60
+    while not ran.exists():
+        assert time.monotonic() < deadline, "it was not ended"
+        time.sleep(0.02)
 
 
 def test_a_killed_program_is_told_from_one_that_failed(place: Workplace) -> None:

@@ -178,7 +178,7 @@ def test_limits_of_time_and_memory_end_the_process(tap: MakeTap) -> None:
 
 
 def eventually_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while psutil.pid_exists(pid):
         assert time.monotonic() < deadline, "the process is still there"
         time.sleep(0.02)

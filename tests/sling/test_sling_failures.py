@@ -133,7 +133,7 @@ def test_a_source_that_hangs_is_given_up(shop: psycopg.Connection, tmp_path: Pat
     error = failing(tmp_path, {"name": "slow", "sql": "select pg_sleep(600)"}, stall_timeout="PT1S")
 
     assert isinstance(error, TransientError)
-    assert "delivered nothing for 1 s" in error.what
+    assert "nothing came for 1 s" in error.what
 
 
 def test_a_reader_that_goes_away_leaves_no_process(shop: psycopg.Connection, tmp_path: Path) -> None:

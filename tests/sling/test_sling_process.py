@@ -104,7 +104,7 @@ def test_a_process_that_ignores_the_request_to_end_is_killed_with_its_children(s
         "time.sleep(600)"
     )
 
-    with pytest.raises(TransientError, match="delivered nothing for 1 s"):
+    with pytest.raises(TransientError, match="nothing came for 1 s"):
         read(tmp_path, source(STREAM, {**SQLITE, "stall_timeout": "PT1S"}))
 
     assert is_gone(int(marker.read_text()))

@@ -200,7 +200,7 @@ def _open(source: "SourceSpec") -> Connector:
     if is_postgres(url):
         from connectors.database.postgres import PostgresConnector  # loads libpq: only when a source is opened
 
-        slots = {stream.name: slot_name(source.source, stream) for stream in streams if stream.replication}
+        slots = _slots(source.source, streams)
         return PostgresConnector(source.source, spec, url, password, slots)
     own = [stream.name for stream in streams if stream.replication]
     if own or spec.consistent:
@@ -209,6 +209,15 @@ def _open(source: "SourceSpec") -> Connector:
     from connectors.database.alchemy import AlchemyConnector  # loads SQLAlchemy: only when a source is opened
 
     return AlchemyConnector(source.source, spec, url, password)
+
+
+def _slots(source: str, streams: "Sequence[DatabaseStreamSpec]") -> "dict[str, str]":
+    """The slot of each replicated stream. Raises ConfigError when two streams would read one."""
+    found = {stream.name: slot_name(source, stream) for stream in streams if stream.replication}
+    if shared := [name for name, slot in found.items() if list(found.values()).count(slot) > 1]:
+        what = f"slot {found[shared[0]]} has two readers: {', '.join(shared)}"
+        raise ConfigError(source, what, "Give each stream a slot of its own, or leave replication.slot out.")
+    return found
 
 
 def _check_consistent(source: str, streams: "Sequence[DatabaseStreamSpec]") -> None:

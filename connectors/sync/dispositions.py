@@ -25,7 +25,7 @@ class Tables:
     """raw: the table that readers see. staged: this window's rows, in a relation nobody else sees.
 
     columns: the stream's own columns. keys: a part of them. cursor: one of them, or None; cursor_type: PostgreSQL's.
-    has_marks: a staged row may be a delete mark.
+    has_marks: a staged row may be a delete mark. unequal: columns of a type without equality, such as json.
     """
 
     raw: Identifier
@@ -35,6 +35,7 @@ class Tables:
     cursor: str | None
     cursor_type: str = ""
     has_marks: bool = True
+    unequal: frozenset[str] = frozenset()
 
     @property
     def position(self) -> Composable:
@@ -80,11 +81,16 @@ def match(keys: Sequence[str], left: str, right: str) -> Composed:
     return SQL(" and ").join(SQL("{} = {}").format(Identifier(left, key), Identifier(right, key)) for key in keys)
 
 
-def differs(columns: Sequence[str], left: str, right: str) -> Composable:
+def differs(tables: Tables, columns: Sequence[str], left: str, right: str) -> Composable:
     """True when some column is distinct; false for an empty list."""
     if not columns:
         return SQL("false")
-    return SQL("row({}) is distinct from row({})").format(names(columns, left), names(columns, right))
+
+    def row(alias: str) -> Composable:
+        values = [(Identifier(alias, name), SQL("::text" if name in tables.unequal else "")) for name in columns]
+        return SQL(", ").join(SQL("{}{}").format(value, cast) for value, cast in values)
+
+    return SQL("row({}) is distinct from row({})").format(row(left), row(right))
 
 
 def count(connection: Connection, query: SQL | Composed, parameters: Sequence[Any] = ()) -> int:
@@ -240,7 +246,7 @@ def merge(connection: Connection, tables: Tables, *, is_hard: bool, delete_inser
             """
         ).format(
             raw=tables.raw, staged=tables.staged, columns=names((*tables.columns, DELETED)), keys=names(tables.keys),
-            settings=settings, differs=differs(written, "t", "excluded"), deleted=Identifier("t", DELETED),
+            settings=settings, differs=differs(tables, written, "t", "excluded"), deleted=Identifier("t", DELETED),
         )
     ).fetchone()  # fmt: skip
     assert row is not None
@@ -289,7 +295,7 @@ def _delete_insert(connection: Connection, tables: Tables, deleted: int, absent:
         connection,
         SQL("delete from {staged} s using {raw} t where {on} and not ({differs})").format(
             staged=tables.staged, raw=tables.raw, on=match(tables.keys, "t", "s"),
-            differs=differs((*tables.columns, DELETED), "t", "s"),
+            differs=differs(tables, (*tables.columns, DELETED), "t", "s"),
         ),
     )  # fmt: skip
     updated = changed(
@@ -362,7 +368,7 @@ def scd2(connection: Connection, tables: Tables) -> Written:
     updated = changed(
         connection,
         SQL("update {raw} t set {until} = now(), {synced} = now() from {staged} s where {on} and {differs}").format(
-            raw=tables.raw, staged=tables.staged, on=current, differs=differs(tables.columns, "t", "s"),
+            raw=tables.raw, staged=tables.staged, on=current, differs=differs(tables, tables.columns, "t", "s"),
             until=Identifier(VALID_TO), synced=Identifier(SYNCED_AT),
         ),
     )  # fmt: skip

@@ -282,7 +282,9 @@ def frames_of(file: CopyFile) -> Iterator[Frame]:
     rows = 0
     with pa_csv.open_csv(str(file.path), **csv_reading(file.names, 1 << 22)) as reader:
         for batch in reader:
-            yield Frame(
-                pa.Table.from_batches([batch]), f"{file.position} from row {rows + 1}" if rows else file.position
-            )
+            table = pa.Table.from_batches([batch])
+            if DELETED in file.names:
+                marks = [mark in ("t", "true") for mark in table.column(DELETED).to_pylist()]
+                table = table.set_column(file.names.index(DELETED), DELETED, pa.array(marks, pa.bool_()))
+            yield Frame(table, f"{file.position} from row {rows + 1}" if rows else file.position)
             rows += batch.num_rows

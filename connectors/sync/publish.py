@@ -158,6 +158,7 @@ class Publication:
             cursor_type=types.get(cursor or "", ""),
             has_marks=self._batch.emptied_after is not None
             or any(DELETED in part.columns for part in self._batch.parts),
+            unequal=frozenset(name for name, pg_type in types.items() if pg_type == "json"),
         )
 
     def _write(self, raw: Tables) -> RowCounts:
@@ -392,13 +393,7 @@ class Publication:
                 connection, request, self._lease.sync_id, batch.connector_state, advances=batch.advances_cursor
             )
         if self._resolves and batch.is_last:
-            connection.execute(
-                """
-                update ops.quarantine set status = 'replayed', resolved_by = %s, resolved_at = now()
-                where quarantine_id = any (%s) and status = 'held'
-                """,
-                [self._lease.sync_id, self._resolves],
-            )
+            quarantine.release(connection, request.label, self._lease.sync_id, self._resolves)
         for load in self._generation.loads:
             connection.execute(
                 SQL("insert into {} values (%s, %s, 0, now(), %s)").format(

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from connectors.sync import Progress, SyncRequest, SyncResult, sync
+from connectors.sync import Progress, SyncRequest, SyncResult, statebook, sync
 from connectors.sync.lifecycle import run as run_lifecycle
 from platform_assets.warehouse import Warehouse
 from tests.database.reading import URL_VARIABLE, source_spec
@@ -55,6 +55,12 @@ def raw(warehouse: Warehouse, query: str) -> list[Any]:
         return session.execute(query.encode()).fetchall()
 
 
+def forgotten(warehouse: Warehouse, stream: str = "orders") -> None:
+    """`headwater state reset`."""
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        statebook.apply(session, statebook.plan_reset(session, "shop", stream))
+
+
 def slots(source: Source) -> list[str]:
     found = source.execute(
         "select slot_name::text from pg_replication_slots where database = current_database() order by 1"
@@ -78,7 +84,8 @@ def assert_equal(source: Source, warehouse: Warehouse, write: str = "merge") -> 
     expected = shown(source)
     names = list(expected[0]) if expected else ["id"]
     query = f"select to_jsonb(t) from raw_shop.orders t where {LIVE[write]} order by id"
-    assert [{name: row[name] for name in names} for (row,) in raw(warehouse, query)] == expected
+    found = [{name: row[name] for name in names} for (row,) in raw(warehouse, query)]
+    assert found == expected, f"{len(found)} rows, {[(a, b) for a, b in zip(found, expected, strict=False) if a != b][:3]}"
 
 
 def assert_whole(source: Source, warehouse: Warehouse, write: str = "merge") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
-from connectors.errors import ConfigError
+from connectors.errors import ConfigError, LoaderError
 from connectors.secrets import REFERENCE, mask, resolve
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.columns import DELETED
@@ -81,6 +81,27 @@ def hold(
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             rows,
+        )
+
+
+def release(connection: psycopg.Connection[Any], label: str, sync_id: str, ids: Sequence[int]) -> None:
+    """Let the records leave quarantine, in the transaction that loads them.
+
+    Raises:
+        LoaderError: one of them is held no more: another replay loaded it, or somebody discarded it meanwhile.
+    """
+    resolved = connection.execute(
+        """
+        update ops.quarantine set status = 'replayed', resolved_by = %s, resolved_at = now()
+        where quarantine_id = any (%s) and status = 'held'
+        """,
+        [sync_id, list(ids)],
+    ).rowcount
+    if resolved < len(ids):
+        raise LoaderError(
+            label,
+            f"{len(ids) - resolved:,} of {len(ids):,} records left quarantine while they were replayed",
+            "Nothing was loaded; replay what is still held.",
         )
 
 

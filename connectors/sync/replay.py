@@ -9,6 +9,7 @@ import psycopg
 
 from connectors.contract import DiscoveredStream, JsonRecords, Message, ReadContext, Rejected, StreamState
 from connectors.errors import ConfigError
+from connectors.secrets import MASK
 from connectors.specs import StreamSpec
 from connectors.sync.result import Progress, SyncRequest, SyncResult
 
@@ -128,7 +129,9 @@ class _Replaying:
     def read(self, stream: StreamSpec, state: StreamState, context: ReadContext) -> Iterator[Message]:
         for record in self._records:
             position = f"quarantine {record.quarantine_id}"
-            if record.payload.lstrip().startswith("{"):
+            if MASK in record.payload:
+                yield Rejected(record.payload.encode(), "a secret was masked in it: read it from the source", position)
+            elif record.payload.lstrip().startswith("{"):
                 yield JsonRecords(record.payload.encode(), position)
             else:
                 yield Rejected(record.payload.encode(), record.reason, position)

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from connectors.contract import Attestation, Checkpoint, Message
-from connectors.errors import ContractError
+from connectors.errors import ContractError, LoaderError
 from connectors.specs import parse_source
-from connectors.sync import Progress, SyncRequest, replay
+from connectors.sync import Progress, SyncRequest, Trigger, replay
 from connectors.sync.lifecycle import run
 from platform_assets.warehouse import Warehouse
 from tests.support.faults import Lab, Stream, copy_file, lines
@@ -68,6 +68,61 @@ def test_replay_loads_exactly_once_and_again_does_nothing(warehouse: Warehouse) 
         assert replay.discard(connection, "unit", "things") == 1
     assert replay.replay(request, warehouse.loader_dsn) is None
     assert fetch(warehouse, "select count(*) from raw_unit.things") == [(2,)]
+
+
+def test_a_record_that_leaves_quarantine_while_it_is_replayed_is_not_loaded(lab: Lab) -> None:
+    """Discarded meanwhile, or loaded by another replay that had read it before."""
+    stream = lab.stream(columns={"n": {"type": "bigint"}})
+    stream.sync(lines('{"id":1,"n":"x"}', '{"id":2,"n":2}'))
+    (held,) = stream.fetch("select quarantine_id from ops.quarantine where stream = %s", stream.name)
+
+    def replayed(*script: Any) -> None:
+        spec = source(name=stream.name, write="append", columns={"n": {"type": "bigint"}})
+        run(SyncRequest(spec, spec.streams[0], "replay"), stream.dsn, Progress(), Scripted(script), resolves=held)
+
+    def discard() -> None:
+        with psycopg.connect(stream.dsn, autocommit=True) as connection:
+            assert replay.discard(connection, "unit", stream.name) == 1
+
+    record = lines('{"id":1,"n":3}')
+    with pytest.raises(LoaderError, match="1 of 1 records left quarantine"):
+        replayed(record, discard)
+    assert stream.values("n") == ["2"]
+    stream.execute("update ops.quarantine set status = 'held' where quarantine_id = %s", *held)
+    replayed(record)
+    with pytest.raises(LoaderError, match="1 of 1 records left quarantine"):
+        replayed(record)
+    assert stream.values("n") == ["3", "2"]
+
+
+def test_a_record_with_a_masked_secret_is_not_loaded_as_if_it_had_come_so(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIT_TOKEN", "s3cret")
+    connector = {
+        "kind": "rest", "base_url": "http://127.0.0.1:9", "auth": {"type": "bearer", "token": "env:UNIT_TOKEN"},
+    }  # fmt: skip
+
+    def request(kind: str, trigger: Trigger) -> SyncRequest:
+        stream = {"name": "told", "path": "/", "write": "append", "columns": {"n": {"type": kind}}}
+        attributes = {"source": "unit", "owner": "team:test", "connector": connector, "streams": [stream]}
+        spec = parse_source(attributes, "tests/unit.yaml")
+        return SyncRequest(spec, spec.streams[0], trigger)
+
+    page = lines('{"n":"x","said":"s3cret"}', '{"n":"y","said":"no"}', '{"n":1,"said":"s3cret"}')
+    run(request("bigint", "cli"), lab.dsn, Progress(), Scripted([page]))
+
+    with psycopg.connect(lab.admin_dsn, autocommit=True) as connection:
+        connection.execute("alter table raw_unit.told alter column n type text")
+        connection.execute("delete from ops.schema_versions where stream = 'told'")
+    result = replay.replay(request("text", "replay"), lab.dsn)
+
+    assert result is not None
+    assert (result.rows.loaded, result.rows.quarantined) == (1, 1)
+    with psycopg.connect(lab.admin_dsn) as connection:
+        assert connection.execute("select n, said from raw_unit.told order by 1").fetchall() == [
+            ("1", "s3cret"), ("y", "no"),
+        ]  # fmt: skip
 
 
 def test_blocked_columns_reach_neither_table_nor_quarantine(warehouse: Warehouse) -> None:

@@ -35,7 +35,8 @@ _WRONG = (
 _FULL = r"\bmemoryerror|no space left|out of memory|disk full"
 _NETWORK = (
     r"connection ?(refused|reset|aborted|error)|broken pipe|timed? ?out|name or service not known|no such host|"
-    r"unreachable|connection to server|temporar(y|ily)|\b50[0234]\b|server closed the connection|could not connect|max retries"
+    r"unreachable|connection to server|temporar(y|ily)|\b50[0234]\b|server closed the connection|could not connect|"
+    r"max retries"
 )
 # the first phrase found in the program's last words decides; what a person types comes before what a network does
 PHRASES: tuple[tuple[str, ErrorClass, str], ...] = (

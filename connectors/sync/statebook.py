@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import psycopg
 
 from connectors.errors import ConfigError
-from connectors.sync.state import State, append_version, cursor_value
+from connectors.sync.state import MAX_FOREIGN_STATE_BYTES, State, append_version, cursor_value
 
 Reason = Literal["rewind", "reset", "undo", "import"]
 Connection = psycopg.Connection[Any]
@@ -95,6 +95,17 @@ def current(connection: Connection, source: str, stream: str) -> StateVersion:
             f"{source}.{stream}", "has no saved state", "Run a sync first; `headwater state list` shows what there is."
         )
     return found[0]
+
+
+def version(connection: Connection, source: str, stream: str, number: int) -> StateVersion:
+    """Raises ConfigError when the stream has no such version."""
+    row = connection.execute(
+        f"select {_COLUMNS} where source = %s and stream = %s and version = %s", [source, stream, number]
+    ).fetchone()
+    if row is None:
+        label = f"{source}.{stream}"
+        raise ConfigError(label, f"has no version {number}", f"`headwater state show {label}` lists them.")
+    return StateVersion(*row)
 
 
 def diff(before: State, after: State) -> list[tuple[str, str | None, str | None]]:
@@ -200,6 +211,8 @@ def apply(connection: Connection, move: Move) -> int:
     return append_version(
         connection, move.source, move.stream, move.expected_version, move.after,
         engine=move.engine, sync_id=None, reason=move.reason,
+        # what a program once committed can be put back
+        limit=MAX_FOREIGN_STATE_BYTES,
     )  # fmt: skip
 
 

@@ -81,13 +81,11 @@ def diff(
     from connectors.sync import statebook
 
     with warehouse_session() as connection:
-        versions = {item.version: item for item in statebook.history(connection, *_parts(stream), 1_000)}
-    newest = max(versions, default=0)
-    left, right = before or max(newest - 1, 1), after or newest
-    for number in (left, right):
-        if number not in versions:
-            raise ConfigError(stream, f"has no version {number}", f"`headwater state show {stream}` lists them.")
-    _print_changes(statebook.diff(versions[left].state, versions[right].state), f"version {left}", f"version {right}")
+        newest = statebook.current(connection, *_parts(stream)).version
+        left = statebook.version(connection, *_parts(stream), before or max(newest - 1, 1))
+        right = statebook.version(connection, *_parts(stream), after or newest)
+    changes = statebook.diff(left.state, right.state)
+    _print_changes(changes, f"version {left.version}", f"version {right.version}")
 
 
 @command.command()

@@ -1,6 +1,7 @@
 """Saved positions: kept with the data, moved only on purpose, never by two writers."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ from connectors.specs import parse_source
 from connectors.sync import Progress, SyncRequest, statebook
 from connectors.sync import sync as sync_source
 from connectors.sync.dispositions import Tables
+from connectors.sync.state import MAX_FOREIGN_STATE_BYTES, append_version
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 from tests.support.faults import Lab, copy_file, lines
@@ -84,6 +86,19 @@ def test_rewind_undo_and_reset_are_versions_of_their_own(warehouse: Warehouse) -
             statebook.plan_rewind(connection, "unit", "things", to_version=99)
         with pytest.raises(ConfigError, match="keeps no cursor"):
             statebook.plan_rewind(connection, "unit", "things", to_value="soon")
+
+
+def test_a_state_that_a_program_committed_can_be_put_back_however_large(warehouse: Warehouse) -> None:
+    """A Singer tap keeps a position for every partition of its stream; 64 KB is the bound of our own states."""
+    large = {"connector": {"partitions": ["x" * 100] * 5_000}}
+    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
+        append = partial(append_version, connection, "unit", "things", engine="singer", sync_id=None, reason="sync")
+        with pytest.raises(ContractError, match="limit 65,536"):
+            append(0, large)
+        assert append(0, large, limit=MAX_FOREIGN_STATE_BYTES) == 1
+        statebook.apply(connection, statebook.plan_reset(connection, "unit", "things"))
+        statebook.apply(connection, statebook.plan_undo(connection, "unit", "things"))
+        assert statebook.current(connection, "unit", "things").state == large
 
 
 def test_the_second_of_two_writers_is_refused(warehouse: Warehouse) -> None:

@@ -68,7 +68,7 @@ PHRASES: tuple[tuple[str, Reaction], ...] = (
     ("is not permitted to log in", _AUTH),
     ("to start wal sender", _ROLE),
     ("to start walsender", _ROLE),
-    ("exceeds max_wal_senders", Reaction(TransientError, "Raise max_wal_senders there, or lower the parallel syncs.")),
+    ("max_wal_senders", Reaction(TransientError, "Raise max_wal_senders there, or lower the parallel syncs.")),
     ("permission denied", _AUTH),
     ("access denied", _AUTH),
     ('role "', _AUTH),

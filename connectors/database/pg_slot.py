@@ -26,9 +26,7 @@ order by slot_name
 """
 _PUBLISHED = """
 select p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate, t.tablename is not null,
-    exists (
-        select 1 from pg_catalog.pg_class c where c.oid = %(table)s::regclass and c.relkind = 'p' and not p.pubviaroot
-    ),
+    c.relkind = 'p' and not p.pubviaroot,
     coalesce(to_jsonb(t) ->> 'rowfilter', '') <> '',
     coalesce((
         select array_agg(a.attname::text order by a.attnum) from pg_catalog.pg_attribute a
@@ -36,8 +34,10 @@ select p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate, t.tablenam
             and to_jsonb(t) ? 'attnames' and not (to_jsonb(t) -> 'attnames') ? a.attname::text
     ), '{}')
 from pg_catalog.pg_publication p
+join pg_catalog.pg_class c on c.oid = %(table)s::regclass
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 left join pg_catalog.pg_publication_tables t
-    on t.pubname = p.pubname and format('%%I.%%I', t.schemaname, t.tablename)::regclass = %(table)s::regclass
+    on t.pubname = p.pubname and t.schemaname = n.nspname and t.tablename = c.relname
 where p.pubname = %(publication)s
 """
 _IDENTITY = """

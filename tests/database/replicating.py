@@ -29,11 +29,15 @@ LIVE = {"merge": "not _deleted", "hard": "true", "delete-insert": "not _deleted"
 @contextmanager
 def named(url: str) -> Generator[None]:
     """The URL is the source's."""
+    before = os.environ.get(URL_VARIABLE)
     os.environ[URL_VARIABLE] = url
     try:
         yield
     finally:
-        del os.environ[URL_VARIABLE]
+        if before is None:
+            del os.environ[URL_VARIABLE]
+        else:
+            os.environ[URL_VARIABLE] = before
 
 
 def run(
@@ -85,7 +89,8 @@ def assert_equal(source: Source, warehouse: Warehouse, write: str = "merge") -> 
     names = list(expected[0]) if expected else ["id"]
     query = f"select to_jsonb(t) from raw_shop.orders t where {LIVE[write]} order by id"
     found = [{name: row[name] for name in names} for (row,) in raw(warehouse, query)]
-    assert found == expected, f"{len(found)} rows, {[(a, b) for a, b in zip(found, expected, strict=False) if a != b][:3]}"
+    assert len(found) == len(expected)
+    assert [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]][:3] == []
 
 
 def assert_whole(source: Source, warehouse: Warehouse, write: str = "merge") -> None:

@@ -318,7 +318,7 @@ def test_a_session_that_is_cut_loses_nothing(
 
 @pytest.mark.slow
 def test_a_network_that_ends_inside_a_transaction_loses_nothing(
-    orders: Source, warehouse: Warehouse, server: TestServer, source_url: str, matrix: Note
+    orders: Source, warehouse: Warehouse, server: TestServer, matrix: Note
 ) -> None:
     matrix("log, merge", "network cut inside a transaction")
     run(warehouse)
@@ -326,14 +326,15 @@ def test_a_network_that_ends_inside_a_transaction_loses_nothing(
         for _ in range(20):
             orders.execute("insert into orders select max(id) + g, 0, repeat('y', 900) from orders, "
                            "generate_series(1, 1000) g group by g")  # fmt: skip
-    info = orders.info
+    address, admin = server.warehouse.address, server.warehouse.logins["admin"]
     for size in (50_000, 5_000_000, 15_000_000):
         # the session for SQL comes first, so it is the session for the log that goes around the proxy or through it
-        with dropping_after((info.host, info.port), size) as port:
-            spec_url = source_url.replace(f":{info.port}/", f":{port}/")
-            with named(spec_url), pytest.raises(TransientError):
+        with dropping_after((address.host, address.port), size) as port:
+            through = (
+                f"postgresql://{admin.user}:{admin.password}@127.0.0.1:{port}/{orders.info.dbname}?sslmode=disable"
+            )
+            with named(through), pytest.raises(TransientError):
                 run(warehouse)
-        os.environ["TEST_DATABASE_KIND_URL"] = source_url
     run(warehouse)
 
     assert_whole(orders, warehouse)

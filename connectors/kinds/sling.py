@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from connectors.contract import Connector, Kind
+from connectors.errors import ConfigError
 from connectors.secrets import ValueRef, is_reference, resolve
-from connectors.specs import ConnectorSpec, Names, StreamSpec
+from connectors.specs import ConnectorSpec, Names, StreamSpec, did_you_mean
 
 if TYPE_CHECKING:
     from connectors.specs import SourceSpec
@@ -36,11 +37,21 @@ REFUSED: Mapping[str, str] = {
     "disabled": "leave the stream out instead of disabling it",
     "source": "the connection is connector.connection",
 }
+SOURCE_OPTIONS = frozenset(
+    {
+        "compression", "datetime_format", "delimiter", "empty_as_null", "escape", "fields_per_rec", "flatten", "format",
+        "header", "jmespath", "limit", "null_if", "sheet", "skip_blank_lines", "transforms",
+    }
+)  # fmt: skip
+"""What Sling 1.4.11 heeds when it reads; it takes every other name too, and ignores it."""
 REFUSED_OPTIONS: Mapping[str, str] = {
     "columns": "types go under the stream's columns, where they are part of the contract",
     "range": "range is a backfill; use partitions: {by: day, start: ...}",
     "trim_space": "Sling 1.4.11 ignores it; use transforms: {name: [trim_space]}",
     "quote": "Sling 1.4.11 ignores it; use kind files",
+    "offset": "Sling 1.4.11 ignores it; use where, or sql",
+    "max_decimals": "all digits are kept; declare columns: {name: {type: decimal, precision: 12, scale: 2}}",
+    "encoding": "Sling 1.4.11 ignores it; use transforms: {name: [decode_latin1]}, or kind files",
     "chunk_size": "needs a paid Sling; use partitions, or order: true to commit as it goes",
     "chunk_count": "needs a paid Sling; use partitions, or order: true to commit as it goes",
     "chunk_expr": "needs a paid Sling; use partitions, or order: true to commit as it goes",
@@ -111,8 +122,10 @@ class SlingStreamSpec(StreamSpec):
                 raise ValueError(REFUSED[name])
             options = stream.get("source_options")
             if isinstance(options, Mapping):
-                for name in REFUSED_OPTIONS.keys() & cast("Mapping[str, Any]", options).keys():
-                    raise ValueError(f"source_options.{name}: {REFUSED_OPTIONS[name]}")
+                for name in cast("Mapping[str, Any]", options):
+                    if name not in SOURCE_OPTIONS:
+                        told = REFUSED_OPTIONS.get(name) or f"unknown. {did_you_mean(name, sorted(SOURCE_OPTIONS))}"
+                        raise ValueError(f"source_options.{name}: {told}")
         return raw
 
     @model_validator(mode="after")
@@ -148,6 +161,7 @@ def _open(source: "SourceSpec") -> Connector:
     """
     from connectors.sling.binary import find_binary
     from connectors.sling.connector import SlingConnection, SlingConnector
+    from connectors.sling.types import FILES
 
     spec = cast("SlingConnectorSpec", source.connector)
     where = f"{source.source}: connector"
@@ -164,7 +178,29 @@ def _open(source: "SourceSpec") -> Connector:
             name for values in (spec.options, spec.env) for name, value in values.items() if is_reference(value)
         ),
     )
+    if connection.dialect in FILES:
+        _check_files(source)
     return SlingConnector(source.source, connection, find_binary(where), spec.stall_timeout)
+
+
+def _check_files(source: "SourceSpec") -> None:
+    """Raises ConfigError for what Sling does with tables alone: it would read all of a file, successfully."""
+    for stream in cast("tuple[SlingStreamSpec, ...]", source.streams):
+        is_twice = stream.cursor is not None and stream.write == "append"
+        for name, is_set in (
+            ("where", stream.where),
+            ("select", stream.select),
+            ("sql", stream.sql),
+            ("partitions", stream.partitions),
+            ("order", stream.order),
+            ("cursor with write: append", is_twice),
+        ):
+            if is_set:
+                raise ConfigError(
+                    f"{source.source}.{stream.name}",
+                    f"{name} means nothing to Sling's file readers, which read the whole file",
+                    "Leave columns out with columns: {name: {rule: block}}; for anything else use kind files.",
+                )
 
 
 KIND = Kind(

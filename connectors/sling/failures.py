@@ -30,10 +30,12 @@ _CONFIG = Reaction(ConfigError, "Correct the stream's object, columns, where or 
 _PLACE = Reaction(ConfigError, "Correct connector.connection: its scheme, database and options.")
 _AGAIN = Reaction(TransientError, "Check that the source runs and is reachable; the next attempt reads again.")
 _BUSY = Reaction(TransientError, "The source is busy; the next attempt may find it free.")
+_DUCKDB = Reaction(ConfigError, "Sling reads this format through DuckDB, which it downloads each time: use kind files.")
 _SOURCE = Reaction(SourceError, "Look at the rows there, or try the query with the source's own client.")
 
 # the first phrase found in Sling's words decides; what a person types comes before what a network does
 PHRASES: tuple[tuple[str, Reaction], ...] = (
+    (r"duckdb.*(unable to reach|could not|no such host)|unable to reach url.*duckdb", _DUCKDB),
     (r"password authentication failed|authentication failed|access denied|login failed|no pg_hba\.conf entry", _AUTH),
     (r"permission denied|not authorized|unauthorized|forbidden|invalid credentials|accessdenied|signaturedoes", _AUTH),
     (r"role \"[^\"]*\" (does not exist|is not permitted)", _AUTH),

@@ -49,7 +49,7 @@ def cleaned(
     import pyarrow as pa
 
     columns: list[Any] = []
-    unreadable: dict[int, str] = {}
+    unreadable: dict[int, tuple[str, str]] = {}
     for field in table.schema:
         column: Any = table.column(field.name)
         wanted = types.get(field.name, TextType("text"))
@@ -58,8 +58,11 @@ def cleaned(
         elif pa.types.is_string(field.type):
             column, bad = decoded(column)
             for row in bad:
-                unreadable[row] = field.name
+                unreadable[row] = (field.name, "is not UTF-8 text")
             column = _without(plain_text(column, wanted), null_values)
+        elif pa.types.is_temporal(field.type):
+            for row in _unread(column):
+                unreadable[row] = (field.name, "could not be read by datetime_format: Sling made it the year 1")
         columns.append(column)
     clean = pa.table(columns, names=table.column_names)
     if not unreadable:
@@ -67,10 +70,10 @@ def cleaned(
     rejected = [
         Rejected(
             json.dumps(clean.slice(row, 1).to_pylist()[0], default=str).encode(),
-            f"{name} is not UTF-8 text",
+            f"{name} {why}",
             f"{position}, record {row + 1}",
         )
-        for row, name in sorted(unreadable.items())
+        for row, (name, why) in sorted(unreadable.items())
     ]
     return clean.filter(pa.array([row not in unreadable for row in range(clean.num_rows)])), rejected
 
@@ -104,6 +107,14 @@ def typed(table: "pa.Table", types: Mapping[str, TextType], position: str) -> Fr
         columns[name] = convert(column, wanted) if pa.types.is_string(column.type) else column
     fields = [arrow_field(name, column, types.get(name, unknown)) for name, column in columns.items()]
     return Frame(pa.table(list(columns.values()), schema=pa.schema(fields)), position)
+
+
+def _unread(column: Any) -> list[int]:
+    """Rows of a time that Sling parsed by a format, where it could not."""
+    import pyarrow as pa
+
+    pc = compute()
+    return pc.indices_nonzero(pc.fill_null(pc.equal(pc.year(column.cast(pa.date32())), 1), False)).to_pylist()
 
 
 def _hexadecimal(column: Any) -> Any:

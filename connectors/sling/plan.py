@@ -54,14 +54,14 @@ def replication(
         "mode": "full-refresh",
         "object": _PIPE,
         "target_options": {"format": "arrow"},
-        "columns": {name: "string" for name, kind in shape.types.items() if kind.name != "binary"},
+        "columns": {name: "string" for name, kind in shape.types.items() if kind.name not in _as_they_are(stream)},
         "source_options": {**stream.source_options, **({} if limit is None else {"limit": limit})},
     }
     wanted = shape.types.get(bounds.field) if bounds else None
     position = query.condition(bounds, wanted, dialect) if bounds else "1=1"
     order = ""
     if stream.order and stream.cursor is not None and bounds is not None:
-        order = f" order by {query.identifier(stream.cursor.field, dialect)}"
+        order = f" order by {query.place(stream.cursor.field, wanted, dialect)}"
     chosen = _chosen(stream, shape)
     if stream.sql is not None:
         sql = stream.sql.strip().rstrip(";").strip()
@@ -80,6 +80,11 @@ def replication(
         told |= {"select": chosen} if chosen else {}
     told |= {"transforms": stream.transforms} if stream.transforms else {}
     return {"source": CONNECTION, "target": "LOCAL", "streams": {_object(stream, dialect, folder): told}}
+
+
+def _as_they_are(stream: "SlingStreamSpec") -> frozenset[str]:
+    """Types that are not asked for as text; a `datetime_format` is Sling's to read."""
+    return frozenset({"binary", "timestamp", "date"} if "datetime_format" in stream.source_options else {"binary"})
 
 
 def _chosen(stream: "SlingStreamSpec", shape: Shape) -> list[str]:

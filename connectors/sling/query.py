@@ -11,6 +11,8 @@ PLACEHOLDER = "{incremental_where_cond}"
 _BACKTICK = frozenset({"mysql", "mariadb", "starrocks", "bigquery", "databricks", "clickhouse"})
 _BRACKET = frozenset({"sqlserver", "mssql", "azuresql", "azuredwh", "fabric"})
 _ISO = frozenset({"postgres", "postgresql", "redshift", "cockroachdb", "snowflake", "duckdb", "motherduck"})
+_COLLATE_C = frozenset({"postgres", "postgresql", "cockroachdb"})
+_BYTES = frozenset({"mysql", "mariadb"})
 _KEYWORD = frozenset({"oracle", "trino", "athena", "bigquery", "databricks"})
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}")
@@ -54,16 +56,30 @@ def literal(value: str, wanted: TextType | None, dialect: str) -> str:
 
 def condition(bounds: Bounds, wanted: TextType | None, dialect: str) -> str:
     """`"updated_at" >= '...' and "updated_at" < '...'`; `1=1` without bounds."""
-    column = identifier(bounds.field, dialect)
-    if dialect == "sqlite" and wanted is not None and wanted.name == "timestamp":
-        # SQLite keeps times as text of several forms: compare what they mean, to the millisecond
-        column = f"strftime('%Y-%m-%d %H:%M:%f', {column})"
+    column = place(bounds.field, wanted, dialect)
     parts = [
         f"{column} {sign} {literal(value, wanted, dialect)}"
         for sign, value in ((">=", bounds.low), ("<", bounds.high))
         if value is not None
     ]
     return " and ".join(parts) or "1=1"
+
+
+def place(name: str, wanted: TextType | None, dialect: str) -> str:
+    """The column as its values compare: a text by code points, as the engine does, whatever its collation."""
+    column = identifier(name, dialect)
+    if wanted is None:
+        return column
+    if dialect == "sqlite" and wanted.name == "timestamp":
+        # SQLite keeps times as text of several forms: compare what they mean, to the millisecond
+        return f"strftime('%Y-%m-%d %H:%M:%f', {column})"
+    if wanted.name != "text" or wanted.pg_type == "uuid":
+        return column
+    if dialect in _COLLATE_C:
+        return f'({column})::text collate "C"'
+    if dialect in _BYTES:
+        return f"cast(cast({column} as char character set utf8mb4) as binary)"
+    return f"{column} collate binary" if dialect == "sqlite" else column
 
 
 def _moment(value: str, dialect: str) -> str:

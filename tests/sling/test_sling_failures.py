@@ -187,6 +187,9 @@ def test_the_files_with_credentials_are_private(shop: psycopg.Connection, tmp_pa
         ({"source_options": {"columns": {"a": "int"}}}, "types go under the stream's columns"),
         ({"source_options": {"chunk_size": 1000}}, "paid Sling"),
         ({"source_options": {"quote": "~"}}, "ignores it"),
+        ({"source_options": {"offset": 1}}, "ignores it"),
+        ({"source_options": {"max_decimals": 2}}, "all digits are kept"),
+        ({"source_options": {"delimeter": ";"}}, "Did you mean 'delimiter'?"),
         ({"files": ["a.csv"]}, "every file of the folder"),
         ({"object": "public.*"}, "a stream of its own"),
         ({"sql": "select 1", "object": "public.t"}, "sql takes the place of object"),
@@ -200,6 +203,23 @@ def test_what_concerns_the_target_is_refused_with_its_place_here(stream: dict[st
         source({"name": "t", **stream})
 
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {"where": "id > 1"},
+        {"select": ["id"]},
+        {"cursor": {"field": "id"}, "write": "append"},
+        {"cursor": {"field": "id"}, "partitions": {"by": "day", "start": "2024-01-01"}},
+    ],
+    ids=lambda stream: next(iter(stream)),
+)
+def test_what_slings_file_readers_would_ignore_is_refused(tmp_path: Path, stream: dict[str, Any]) -> None:
+    error = failing(tmp_path, {"name": "t", "object": "t.csv", **stream}, connection=f"file://{tmp_path}")
+
+    assert isinstance(error, ConfigError)
+    assert "file readers, which read the whole file" in error.what
 
 
 @pytest.mark.parametrize("connection", ["postgresql://u:pw12345@h/db", "not a url"])

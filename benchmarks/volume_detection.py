@@ -7,7 +7,8 @@ figures are the same everywhere.
 
 A scenario is a stream by the day (200 days, 20 seeds) and one by the hour (70 days, 2 seeds): a weekly and a daily
 rhythm, noise of 10 % beside that of counting, and faults on about 2 % of the syncs. Judged from the fifteenth day on. A
-holiday is no fault, so every alarm on one is a false alarm; what comes in a heap after an outage is not judged.
+holiday is no fault, so every alarm on one is a false alarm; in `holidays_declared` the check knows them. What comes
+in a heap after an outage is not judged.
 
     python -m benchmarks.volume_detection [--seeds 20]
 """
@@ -18,7 +19,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from statistics import fmean, pstdev
 
@@ -30,16 +31,17 @@ LEARNING = timedelta(days=14)
 NOISE, FAULTS = 0.1, 0.02
 Z_SAMPLE, Z_LIMIT = 30, 3.0
 OURS = "volume_anomaly"
-Detector = Callable[[Sequence[Volume], Volume], bool]
+Detector = Callable[[Sequence[Volume], Volume, VolumeOptions], bool]
 
 
 @dataclass(slots=True)
 class History:
-    """volumes: in order. faults: their indexes. ignored: indexes that are not scored."""
+    """volumes: in order. faults: their indexes. ignored: indexes that are not scored. holidays: the declared ones."""
 
     volumes: list[Volume] = field(default_factory=list[Volume])
     faults: set[int] = field(default_factory=set[int])
     ignored: set[int] = field(default_factory=set[int])
+    holidays: frozenset[date] = frozenset()
 
 
 @dataclass(slots=True)
@@ -131,10 +133,12 @@ def weekends(dice: random.Random, is_hourly: bool) -> History:
     return history
 
 
-def holidays(dice: random.Random, is_hourly: bool) -> History:
+def holidays(dice: random.Random, is_hourly: bool, *, are_declared: bool = False) -> History:
     """Every twentieth day or so is a holiday with three tenths of the rows, which is no fault."""
     history = usual(dice, is_hourly=is_hourly)
     days = {day for day in range(200) if dice.random() < 0.05}
+    if are_declared:
+        history.holidays = frozenset((START + timedelta(days=day)).date() for day in days)
     for index, volume in enumerate(history.volumes):
         if (volume.at - START).days in days:
             change(history, index, 0.3)
@@ -176,15 +180,15 @@ def halved(dice: random.Random, is_hourly: bool) -> History:
 
 SCENARIOS: Mapping[str, Callable[[random.Random, bool], History]] = {
     "spikes": spikes, "drops": drops, "trends": trends, "weekends": weekends, "holidays": holidays,
-    "outages": outages, "halved": halved,
+    "holidays_declared": partial(holidays, are_declared=True), "outages": outages, "halved": halved,
 }  # fmt: skip
 
 
-def robust(history: Sequence[Volume], now: Volume) -> bool:
-    return not judge_volume(now, history, VolumeOptions()).passed
+def robust(history: Sequence[Volume], now: Volume, options: VolumeOptions) -> bool:
+    return not judge_volume(now, history, options).passed
 
 
-def z_score(history: Sequence[Volume], now: Volume, *, has_empty: bool = False) -> bool:
+def z_score(history: Sequence[Volume], now: Volume, _options: VolumeOptions, *, has_empty: bool = False) -> bool:
     sample = [volume.rows for volume in history[-2 * Z_SAMPLE :] if volume.rows or has_empty][-Z_SAMPLE:]
     if (not now.rows and not has_empty) or len(sample) < Z_SAMPLE:
         return False
@@ -193,13 +197,13 @@ def z_score(history: Sequence[Volume], now: Volume, *, has_empty: bool = False) 
 
 
 def scored(history: History, is_alarm: Detector) -> Score:
-    score = Score()
+    score, options = Score(), VolumeOptions(holidays=history.holidays)
     longest = 70 * 24
     for index, now in enumerate(history.volumes):
         if now.at - START < LEARNING or index in history.ignored:
             continue
         before = history.volumes[max(0, index - longest) : index]
-        score.add(is_fault=index in history.faults, is_alarm=is_alarm(before, now))
+        score.add(is_fault=index in history.faults, is_alarm=is_alarm(before, now, options))
     return score
 
 
@@ -228,12 +232,17 @@ def main() -> None:
             total[detector] += score
         scenarios[name] = {detector: score.told() for detector, score in scores.items()}
     overall = {detector: score.told() for detector, score in total.items()}
-    # holidays are told apart by a calendar alone, so what is claimed leaves their false alarms out
+    # undeclared holidays cannot be told from faults, so what is claimed leaves their false alarms out
     alarms = sum(int(found[OURS]["false_alarms"]) for name, found in scenarios.items() if name != "holidays")
     hits = sum(int(found[OURS]["hits"]) for name, found in scenarios.items() if name != "holidays")
     targets = [
         Target("recall over all scenarios", float(overall[OURS]["recall"]), 0.85, is_minimum=True),
-        Target("precision over all scenarios but holidays", round(hits / (hits + alarms), 3), 0.85, is_minimum=True),
+        Target(
+            "precision over all scenarios but undeclared holidays",
+            round(hits / (hits + alarms), 3),
+            0.85,
+            is_minimum=True,
+        ),
     ]
     line = {
         "benchmark": "volume_detection",

@@ -1,12 +1,14 @@
 """One load package: built and loaded by dlt in a fresh folder that nobody trusts afterwards.
 
-dlt takes half of a sync's imports. It comes with the first package: by then the source has long begun to answer.
+dlt takes half of a sync's imports: `prepare` brings it while the source begins to answer.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from connectors.sync.destination import Sink
 
 _SETTINGS: Mapping[str, Any] = {
     "runtime.log_level": "CRITICAL",
-    "runtime.dlthub_telemetry": False,
     # files go to COPY within the second: packing and unpacking them costs more than the disk they save
     "data_writer.disable_compression": True,
     "normalize.data_writer.disable_compression": True,
@@ -25,6 +26,8 @@ _SETTINGS: Mapping[str, Any] = {
     "load.workers": 1,
     "normalize.workers": 1,
 }
+_CONTRACT: Any = {"tables": "evolve", "columns": "freeze", "data_type": "freeze"}
+"""dlt's own contract: the columns are those of the stream's schema, and dlt adds and retypes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,15 @@ def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: boo
 
 
 @cache
-def _configure() -> None:
-    """dlt's settings for this process, in memory only."""
+def prepare() -> None:
+    """dlt and its settings for this process, in memory only."""
+    # read by dlt before any setting of ours
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     import dlt
 
     for key, value in _SETTINGS.items():
         dlt.config[key] = value
+    import_module("connectors.sync.dlt_destination")
 
 
 def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink: Sink, folder: Path) -> str:
@@ -105,11 +111,11 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
     Raises:
         the sink's own error when it refuses; dlt's error chain when the warehouse does.
     """
+    prepare()
     import dlt
 
     from connectors.sync.dlt_destination import publishing_to
 
-    _configure()
     pipeline = dlt.pipeline(
         pipeline_name=target.table,
         pipelines_dir=str(folder),
@@ -124,8 +130,9 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
             yield dlt.mark.with_file_import(str(part.path), "csv", part.rows)
 
     resource = dlt.resource(
-        files, name=target.table, columns=hints, write_disposition="append", file_format="csv", max_table_nesting=0
-    )
+        files, name=target.table, columns=hints, schema_contract=_CONTRACT, write_disposition="append",
+        file_format="csv", max_table_nesting=0,
+    )  # fmt: skip
     pipeline.extract(resource, schema=dlt.Schema(target.table), loader_file_format="csv")
     pipeline.normalize()
     return pipeline.load().loads_ids[-1]

@@ -7,15 +7,17 @@ robust deviations around the neighbours' median; below it they are taken as a ra
 robust deviation is 1.4826 x MAD, which equals the standard deviation for normal noise (Rousseeuw and Croux, 1993),
 widened for small samples, and never less than `tolerance` of the median, than the median's square root (what counting
 alone varies by), or than one row.
+
+Declared holidays are nobody's neighbours but each other's. Where they are too few, a holiday may be quiet, not silent.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from math import exp
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -40,12 +42,17 @@ class VolumeOptions(Spec):
     history: how far back neighbours are looked for.
     minimum: with fewer neighbours of the widest kind the check passes and says that it is still learning.
     tolerance: smallest deviation, as a share of the median, for streams that hardly vary.
+    holidays: days unlike any other: a date, or `12-25` for that day of every year.
     """
 
     sensitivity: float = Field(default=4.0, gt=0)
     history: timedelta = Field(default=timedelta(days=70), ge=timedelta(days=1), le=timedelta(days=400))
     minimum: int = Field(default=7, ge=3, le=100)
     tolerance: float = Field(default=0.1, ge=0, le=1)
+    holidays: frozenset[date | Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]] = frozenset()
+
+    def has_holiday(self, at: datetime) -> bool:
+        return at.date() in self.holidays or f"{at:%m-%d}" in self.holidays
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,11 @@ def judge_volume(now: Volume, others: Sequence[Volume], options: VolumeOptions) 
     """One sync's rows against the band of its neighbours among the others, in any order."""
     near = sorted((other for other in others if abs(other.at - now.at) <= options.history), key=lambda other: other.at)
     measured: dict[str, Any] = {"rows": now.rows, "plot": plot(now, near)}
-    groups = list(seasons(now, near))
+    usual = [other for other in near if not options.has_holiday(other.at)]
+    groups = list(seasons(now, usual))
+    holidays = _holidays(now, near, options) if options.has_holiday(now.at) else None
+    if holidays is not None:
+        groups.insert(0, holidays)
     often_empty = is_often_empty(groups[-1].volumes)
     chosen = next((group for group in groups if _sample(group, often_empty) >= options.minimum), None)
     if chosen is None:
@@ -87,9 +98,10 @@ def judge_volume(now: Volume, others: Sequence[Volume], options: VolumeOptions) 
         learning = f"{now.rows} rows; learning: {_sample(groups[-1], often_empty)} of {options.minimum} {kind}"
         return Outcome(True, learning, measured)
     sample = [volume for volume in chosen.volumes if volume.rows or not often_empty]
-    band = band_of(levelled(now, sample, near), options)
-    if often_empty:
-        band = Band(0.0, band.middle, band.high)
+    band = band_of(levelled(now, sample, usual), options)
+    may_be_quiet = holidays is not None and chosen is not holidays
+    if often_empty or may_be_quiet:
+        band = Band(0.0 if often_empty else min(band.low, 1.0), band.middle, band.high)
     passed = band.holds(now.rows) or _is_like_finer(now, groups[: groups.index(chosen)], options)
     side = "inside" if band.holds(now.rows) else "below" if now.rows < band.low else "above"
     if passed and side != "inside":
@@ -98,7 +110,8 @@ def judge_volume(now: Volume, others: Sequence[Volume], options: VolumeOptions) 
     return Outcome(
         passed,
         f"{now.rows} rows, {side} the expected {band.low:.0f} to {band.high:.0f} "
-        f"(median {band.middle:.0f} of {syncs}, at least {options.minimum} needed)",
+        f"(median {band.middle:.0f} of {syncs}, at least {options.minimum} needed)"
+        f"{'; a holiday may be quiet' if may_be_quiet else ''}",
         {**measured, "expected_low": round(band.low), "expected_high": round(band.high), "median": round(band.middle)},
     )
 
@@ -106,7 +119,7 @@ def judge_volume(now: Volume, others: Sequence[Volume], options: VolumeOptions) 
 def seasons(now: Volume, others: Sequence[Volume]) -> Iterator[Neighbours]:
     """From the nearest kind of neighbour to all of them; a kind that is everybody is left to the last."""
     is_weekend = now.at.weekday() >= 5
-    at_hour = [other for other in others if _apart(_minute(other) % _DAY, _minute(now) % _DAY, _DAY) <= _SAME_HOUR]
+    at_hour = _at_hour(now, others)
     hour = "" if len(at_hour) == len(others) else f" at {now.at:%H}:00"
     on_day = [other for other in at_hour if _apart(_minute(other), _minute(now), _WEEK) <= _SAME_HOUR]
     of_kind = [other for other in at_hour if (other.at.weekday() >= 5) == is_weekend]
@@ -119,6 +132,16 @@ def seasons(now: Volume, others: Sequence[Volume]) -> Iterator[Neighbours]:
         if len(volumes) < len(others):
             yield Neighbours(words, tuple(volumes))
     yield Neighbours("", tuple(others))
+
+
+def _holidays(now: Volume, others: Sequence[Volume], options: VolumeOptions) -> Neighbours:
+    """The other holidays, at the same hour."""
+    found = _at_hour(now, [other for other in others if options.has_holiday(other.at)])
+    return Neighbours(" on holidays", tuple(found))
+
+
+def _at_hour(now: Volume, others: Sequence[Volume]) -> list[Volume]:
+    return [other for other in others if _apart(_minute(other) % _DAY, _minute(now) % _DAY, _DAY) <= _SAME_HOUR]
 
 
 def _minute(volume: Volume) -> int:

@@ -110,9 +110,7 @@ def compiled(stream: StreamSpec) -> dict[str, Any]:
     return {
         "engine": {"drift": stream.drift.model_dump(), "rows": list(_row_rules(stream))},
         "dlt": [column.to_dlt() for column in known if column is not None and column.place == "column"],
-        "sling": {
-            one.source_name: "string" for one in columns if not one.is_blocked and one.spec.type not in (None, "binary")
-        },
+        "sling": {one.source_name: "string" for one in columns if not one.is_blocked and one.spec.type != "binary"},
         "checks": ["schema_drift", *(["quarantine"] if any(_row_rules(stream)) else [])],
         "dbt": {one.raw_name: one.pg_type for one in columns},
         "staging": {one.name: one.pg_type for one in in_staging_order(columns)},

@@ -112,6 +112,36 @@ def test_an_outage_does_not_become_the_usual() -> None:
     assert judged(1000, days, DAY).passed
 
 
+def test_declared_holidays_are_compared_with_each_other_and_with_nobody_else() -> None:
+    rows = [300 if day % 6 == 5 else 1000 for day in range(66)]
+    days = series(rows[:-1], DAY)
+    dates = frozenset(volume.at.date() for volume in series(rows, DAY) if volume.rows == 300)
+
+    undeclared = judged(300, days[:30], DAY)
+    holiday = judged(310, days, DAY, holidays=dates)
+
+    assert not judged(300, days[:29], DAY).passed, "an undeclared one is an alarm"
+    assert undeclared.measured["median"] == 1000
+    assert holiday.passed
+    assert holiday.explanation == (
+        "310 rows, inside the expected 201 to 420 (median 300 of 10 other syncs on holidays, at least 7 needed)"
+    )
+    assert not judged(1000, days, DAY, holidays=dates).passed
+    # the day after one is an ordinary day, and a working day with a holiday's rows is no holiday
+    assert judged(1000, series(rows, DAY), DAY, holidays=dates).passed
+    assert not judged(300, series(rows, DAY), DAY, holidays=dates).passed
+
+
+@pytest.mark.parametrize(("rows", "passed"), [(300, True), (1000, True), (0, False), (5000, False)])
+def test_a_first_holiday_may_be_quiet_but_neither_silent_nor_loud(rows: int, passed: bool) -> None:
+    days = series([1000] * 30, DAY)
+    outcome = judged(rows, days, DAY, holidays=["01-31"])
+
+    assert outcome.passed is passed
+    assert outcome.explanation.endswith("; a holiday may be quiet")
+    assert judged(300, days, DAY, holidays=["02-01"]).passed is False
+
+
 def test_options_of_the_file_decide() -> None:
     assert judged(110, series(USUAL), sensitivity=0.5).passed is False
     assert judged(5, series((100, 100, 100)), minimum=3).passed is False

@@ -12,9 +12,12 @@ import yaml
 
 from connectors.contract import DiscoveredColumn, DiscoveredStream
 from connectors.errors import ConfigError
+from connectors.sling.plan import Shape, replication
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import Progress, SyncRequest
 from connectors.sync.lifecycle import run
+from connectors.texts import TextType
+from platform_assets.checks import checks_of
 from platform_assets.contracts.dbt_files import generated, mart_files
 from platform_assets.contracts.infer import Contract, infer
 from platform_assets.contracts.insertion import with_contract
@@ -150,34 +153,60 @@ def test_a_stream_that_was_never_synced_has_nothing_to_infer(warehouse: Warehous
         infer(connection, spec, spec.stream("others"), None)
 
 
-def test_what_a_contract_compiles_to_agrees_in_every_target() -> None:
-    columns = {
-        "id": {"type": "bigint"},
-        "amount": {"type": "decimal", "precision": 12, "scale": 2, "unit": "eur"},
-        "state": {"type": "text", "nullable": False, "accepted_values": ["open", "shut"]},
-        "email": {"rule": "hash", "key": "env:HASH_KEY"},
-        "ssn": {"rule": "block"},
-    }
-    stream = {"name": "orders", "path": "/o", "primary_key": "id", "write": "merge", "columns": columns}
-    spec = parse_source(
-        {"source": "shop", "owner": "team:x", "connector": {"kind": "rest", "base_url": "http://127.0.0.1:9"},
-         "streams": [stream]}, "defs.yaml",
-    )  # fmt: skip
-    found = compiled(spec.streams[0])
+COLUMNS: dict[str, Any] = {
+    "id": {"type": "bigint"},
+    "amount": {"type": "decimal", "precision": 12, "scale": 2, "unit": "eur"},
+    "state": {"type": "text", "nullable": False, "accepted_values": ["open", "shut"]},
+    "email": {"rule": "hash", "key": "env:HASH_KEY"},
+    "ssn": {"rule": "block"},
+}
+KEYED: dict[str, Any] = {"name": "orders", "primary_key": "id", "write": "merge", "columns": COLUMNS}
+EXACT = {"id": "bigint", "amount": "numeric(12,2)", "state": "text", "email": "text"}
 
-    assert {column["name"]: column["x-pg-type"] for column in found["dlt"]} == {
-        "id": "bigint", "amount": "numeric(12,2)", "state": "text", "email": "text",
-    }  # fmt: skip
-    assert found["sling"] == {"id": "string", "amount": "string", "state": "string"}
+
+def shop(kind: dict[str, Any], **stream: Any) -> SourceSpec:
+    return parse_source({"source": "shop", "owner": "team:x", "connector": kind, "streams": [KEYED | stream]}, "d.yaml")
+
+
+def test_what_a_contract_compiles_to_agrees_in_every_target() -> None:
+    found = compiled(shop({"kind": "rest", "base_url": "http://127.0.0.1:9"}, path="/o").streams[0])
+
+    assert {column["name"]: column["x-pg-type"] for column in found["dlt"]} == EXACT
+    assert found["sling"] == dict.fromkeys(EXACT, "string")
     assert found["checks"] == ["schema_drift", "quarantine"]
     assert found["engine"]["rows"] == ["id is a key: never NULL", "state is never NULL", "state is one of open, shut"]
-    assert found["dbt"] == {
-        "id": "bigint", "amount": "numeric(12,2)", "state": "text", "email": "text", "ssn": "text",
-    }  # fmt: skip
+    assert found["dbt"] == EXACT | {"ssn": "text"}
     assert found["mart"] == {
         "id": ["bigint", "not_null", "key"], "state": ["text", "not_null"], "email": ["text"],
         "amount_eur": ["numeric(12,2)"],
     }  # fmt: skip
+
+
+def test_every_target_does_what_the_contract_compiles_to(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HASH_KEY", "a key")
+    spec = shop({"kind": "rest", "base_url": "http://127.0.0.1:9"}, path="/o", max_quarantined={"share": 1})
+    stream = spec.streams[0]
+    found = compiled(stream)
+    good = {"id": 1, "amount": "1.50", "state": "open", "email": "a@b.example", "ssn": "078"}
+    load(warehouse, spec, "orders", [good, good | {"id": 2, "state": "ajar"}, good | {"id": None}])
+
+    with psycopg.connect(warehouse.admin_dsn) as connection:
+        (told,) = connection.execute(
+            "select schema::jsonb -> 'tables' -> 'orders' from raw_shop._dlt_version"
+        ).fetchall()
+        (held,) = connection.execute("select count(*) from ops.quarantine where source = 'shop'").fetchone() or ()
+    dlt = told[0]
+    hints = {"name", "data_type", "nullable", "x-pg-type"}
+    own = [{key: one[key] for key in one if key in hints} for one in dlt["columns"].values() if one["name"] in EXACT]
+    assert sorted(own, key=lambda one: one["name"]) == sorted(found["dlt"], key=lambda one: one["name"])
+    assert dlt["schema_contract"] == {"tables": "evolve", "columns": "freeze", "data_type": "freeze"}
+    assert held == 2
+    assert {check.name for check in checks_of(stream, "d.yaml")} >= set(found["checks"])
+    # Sling is asked for what the table has, without what is blocked
+    sling = shop({"kind": "sling", "connection": "env:SHOP"}, object="public.orders").streams[0]
+    asked = replication(sling, Shape(dict.fromkeys(COLUMNS, TextType("text"))), None, "postgres", "")  # pyright: ignore[reportArgumentType]  a stream of its kind
+    (options,) = asked["streams"].values()
+    assert {name: options["columns"][name] for name in options["select"]} == compiled(sling)["sling"]
 
 
 @pytest.mark.slow

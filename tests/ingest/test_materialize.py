@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._serdes import serialize_value
 
 from platform_assets.warehouse import Warehouse
 from tests.ingest.conftest import Write, load
 from tests.ingest.shop import SOURCE, TOKEN, Answer, Shop, open_shop, order
+from tests.support.servers import TestServer
 
 KEY = dg.AssetKey(["shop", "orders"])
 ERROR = dg.AssetCheckSeverity.ERROR
@@ -109,6 +113,37 @@ def test_every_check_of_a_good_sync_is_green_with_numbers_to_plot(shop: Shop, ma
     }  # fmt: skip
     assert checks["volume_anomaly"].metadata["rows"].value == 3
     assert checks["volume_anomaly"].description == "3 rows; learning: 0 of 7 earlier syncs"
+
+
+def test_a_blocked_value_is_neither_in_the_event_log_nor_on_any_disk(
+    shop: Shop, warehouse: Warehouse, server: TestServer, materialize: Callable[..., Run], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a sync with records in quarantine, and of one that fails of them."""
+    monkeypatch.setenv("HEADWATER_WORK_DIR", str(tmp_path / "work"))
+    secret, limit = f"{uuid4().int % 10**20:020}", "      max_quarantined: {share: 1}\n"
+    text = f"{SOURCE}        ssn: {{rule: block}}\n        cents: {{type: bigint}}\n"
+    shop.orders = [order(1, ssn=secret), order(2, ssn=secret, cents="many"), order(3, ssn={"a": [secret]})]
+    good = materialize(text + limit)
+    shop.orders = [order(number, ssn=secret, cents="many") for number in range(4, 40)]
+    failed = materialize(text)
+
+    assert (good.succeeded, failed.succeeded) == (True, False)
+    assert rows(warehouse, "select count(*) > 1 from ops.quarantine") == [(True,)]
+    for run in (good, failed):
+        log = [serialize_value(entry) for entry in run.instance.all_logs(run.result.run_id)]
+        assert "cents" in str(log)
+        assert secret not in str(log)
+    for folder in (tmp_path, server.settings.home):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert [path for path in files if _has(path, secret.encode())] == []
+
+
+def _has(path: Path, text: bytes) -> bool:
+    try:
+        return text in path.read_bytes()
+    except FileNotFoundError:
+        return False  # the server's own files come and go
 
 
 def test_an_empty_sync_materializes_with_zero_rows(

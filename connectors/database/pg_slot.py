@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from connectors.database.shape import TableShape
     from connectors.kinds.database import DatabaseStreamSpec
 
+MAX_NAME = 54
+"""Of a slot's name before the digest of one that is too long."""
 _SLOTS = """
 select slot_name::text, active, coalesce(wal_status, 'lost'), coalesce(confirmed_flush_lsn, '0/0')::text,
     coalesce(pg_wal_lsn_diff(
@@ -86,7 +88,7 @@ class Slot:
 
 def find_slots(connection: "Connection[Any]", names: Iterable[str], prefix: str = "") -> list[Slot]:
     """Those of the names that exist in this database, and all whose names begin with the prefix."""
-    pattern = f"{prefix.replace('_', chr(92) + '_')}%" if prefix else ""
+    pattern = f"{prefix[:MAX_NAME].replace('_', chr(92) + '_')}%" if prefix else ""
     rows = connection.execute(_SLOTS, [list(names), pattern]).fetchall()
     return [Slot(name, active, status, lsn(confirmed), held) for name, active, status, confirmed, held in rows]
 

@@ -1,7 +1,7 @@
 """PostgreSQL as a source: every read is one COPY, or one a window, inside one snapshot."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -167,21 +167,23 @@ class PostgresConnector:
 
         yield from Prefetch(produce, interrupt)
 
-    def slots(self) -> list[tuple[Slot, str | None]]:
-        """The source's replication slots, and the stream of each; None where no stream of the source file has it."""
+    def slots(self, saved: Collection[str] = (), others: Collection[str] = ()) -> list[tuple[Slot, str | None]]:
+        """The source's replication slots, and the stream of each; None where no stream of the source file has it.
+
+        saved: names of earlier slots. others: names of slots that are other sources', whatever they look like.
+        """
         streams = {slot: stream for stream, slot in self._slots.items()}
         with self._aside(self._source) as connection, self._classified(self._source, "listing slots"):
-            found = find_slots(connection, streams, f"headwater_{self._source}_")
-            return [(slot, streams.get(slot.name)) for slot in found]
+            found = find_slots(connection, {*streams, *saved}, f"headwater_{self._source}_")
+            return [(slot, streams.get(slot.name)) for slot in found if slot.name not in others]
 
-    def drop_slot(self, name: str) -> None:
+    def drop_slot(self, name: str, saved: Collection[str] = (), others: Collection[str] = ()) -> None:
         """Raises ConfigError when there is no such slot of this source, TransientError when it is being read."""
+        found = {slot.name: slot for slot, _ in self.slots(saved, others)}
+        if name not in found:
+            hint = did_you_mean(name, list(found)) if found else "This source has none."
+            raise ConfigError(self._source, f"no slot {name!r}", hint)
         with self._aside(self._source) as connection, self._classified(self._source, f"dropping slot {name}"):
-            found = {
-                slot.name: slot for slot in find_slots(connection, self._slots.values(), f"headwater_{self._source}_")
-            }
-            if name not in found:
-                raise ConfigError(self._source, f"no slot {name!r}", did_you_mean(name, list(found)))
             drop_slot(connection, found[name], self._source)
 
     @contextmanager

@@ -136,16 +136,21 @@ class _Bench:
         self._run(self._dsn, "vacuum analyze", "checkpoint")
 
     def change(self) -> None:
-        """The next tenth of the rows, with a later time."""
+        """The next tenth of the rows, each with a later time of its own: few stand at a sync's position."""
         self._turn += 1
         self._run(
             self._source,
-            f"update lineitem set updated_at = {BEGIN} + interval '{self._turn} hour', l_quantity = l_quantity + 1, "
+            f"update lineitem set updated_at = {self._since} + l_orderkey * interval '1 us', "
+            "l_quantity = l_quantity + 1, "
             f"l_comment = 'changed {self._turn}' where l_partkey % {self._step} = {self._turn % self._step}",
             "vacuum analyze lineitem",
             "checkpoint",
         )
         self._run(self._dsn, "checkpoint")
+
+    @property
+    def _since(self) -> str:
+        return f"{BEGIN} + interval '{self._turn} hour'"
 
     def difference(self, table: str) -> str:
         with psycopg.connect(self._source) as session:
@@ -172,7 +177,7 @@ class _Bench:
         )
         settings = ", ".join(f"{name} = excluded.{name}" for name in columns.split())
         return self._pipe(
-            f"select * from lineitem where updated_at >= {BEGIN} + interval '{self._turn} hour'",
+            f"select * from lineitem where updated_at >= {self._since}",
             "create temporary table changed (like by_hand.lineitem)",
             "copy changed from stdin (format binary)",
             f"insert into by_hand.lineitem select * from changed on conflict ({', '.join(KEY)}) "

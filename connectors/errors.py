@@ -15,7 +15,8 @@ HeadwaterError
 A message says where, what was measured and what to do next, in at most six lines.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
 
 FailureClass = Literal[
@@ -147,4 +148,17 @@ def exit_codes() -> Mapping[str, int]:
         waiting.extend(kind.__subclasses__())
         if "exit_code" in vars(kind):
             found[kind.failure_class] = kind.exit_code
+    return found
+
+
+def merged(errors: Iterable[HeadwaterError]) -> list[HeadwaterError]:
+    """Each cause once: the errors of streams that failed alike as one that names all of them."""
+    alike: dict[tuple[type, str, str], list[HeadwaterError]] = {}
+    for error in errors:
+        alike.setdefault((type(error), error.what, error.hint), []).append(error)
+    found: list[HeadwaterError] = []
+    for first, *others in alike.values():
+        one = copy.copy(first)
+        one.where = ", ".join(dict.fromkeys([first.where, *(other.where for other in others)]))
+        found.append(one)
     return found

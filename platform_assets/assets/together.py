@@ -7,7 +7,7 @@ from typing import Any, cast
 import dagster as dg
 
 from connectors import errors
-from connectors.errors import HeadwaterError
+from connectors.errors import HeadwaterError, merged
 from connectors.sync import SyncRequest, SyncResult
 from platform_assets.assets.failures import as_dagster, detach
 from platform_assets.assets.materialize import (
@@ -103,7 +103,7 @@ def _raised(
     failures = [outcome for outcome in outcomes if isinstance(outcome, dg.Failure)]
     if len(failures) == 1 and not lost:
         return failures[0]
-    lines = [*(str(failure.description) for failure in failures), *lost.values()]
+    lines = [*map(str, merged(error for _, error in failed)), *lost.values()]
     metadata: dict[str, Any] = dict(failures[0].metadata) if failures else {}
     names = sorted([*(asset.stream.name for asset, _ in failed), *lost])
     return dg.Failure(

@@ -244,7 +244,7 @@ def _failures(board: Board) -> Iterator[str]:
         if line.state == "failed" and line.note not in seen:
             seen.add(line.note)
             text = line.note.strip() or "failed without a message; open the run in the UI"
-            lines = (text if text.startswith(line.name) else f"{line.name}: {text}").splitlines()
+            lines = (text if line.name in _first(text) else f"{line.name}: {text}").splitlines()
             kept = lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], f"... {len(lines)} lines in the log"]
             yield "\n".join(kept)
     yield from board.problems

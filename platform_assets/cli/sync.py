@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from connectors.errors import HeadwaterError
+from connectors.errors import HeadwaterError, merged
 from platform_assets.cli import UNEXPECTED, output
 from platform_assets.cli.context import reachable, read_settings
 
@@ -172,13 +172,13 @@ def _show(outcomes: Sequence[Outcome]) -> None:
             failure = getattr(outcome.error, "failure_class", "unexpected")
             table.add_row(outcome.stream, f"failed ({failure})", "", "", "", seconds)
     output.console().print(table)
+    for error in merged(outcome.error for outcome in outcomes if isinstance(outcome.error, HeadwaterError)):
+        output.failure(error)
     for outcome in outcomes:
         if outcome.error is not None:
             output.debug_traceback(outcome.error)
-        if isinstance(outcome.error, HeadwaterError):
-            output.failure(outcome.error)
-        elif outcome.error is not None:
-            output.unexpected(outcome.error, outcome.stream)
+            if not isinstance(outcome.error, HeadwaterError):
+                output.unexpected(outcome.error, outcome.stream)
         elif outcome.result is not None:
             for verdict in outcome.result.verdicts:
                 if not verdict.passed:

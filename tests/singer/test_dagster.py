@@ -83,6 +83,15 @@ def test_one_failing_stream_leaves_its_sibling_materialized(run: Run, warehouse:
     ]  # fmt: skip
 
 
+def test_what_fails_all_streams_is_told_once_with_their_names(run: Run) -> None:
+    result = run([{"do": "fail:ValueError: bad luck"}], [ORDERS, ITEMS])
+
+    (failure,) = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
+    told = str(failure.step_failure_data.user_failure_data.description)
+    assert told.count("bad luck") == 1
+    assert told.startswith(("shop.items, shop.orders: ", "shop.orders, shop.items: "))
+
+
 @pytest.mark.slow
 def test_a_retry_reads_only_the_stream_that_it_can_help(run: Run, warehouse: Warehouse, tmp_path: Path) -> None:
     # the first attempt: orders breaks the protocol for good, items is cut off; the second reads items alone

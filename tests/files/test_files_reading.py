@@ -7,6 +7,7 @@ import lzma
 import os
 import stat
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from connectors.contract import Attestation, Checkpoint, JsonRecords, ReadContext, StreamState, Window
 from connectors.errors import MAX_LINES, Cancelled, ConfigError, ResourceError, SourceError, TransientError
+from connectors.files.columnar import read_parquet
 from connectors.registry import kind
 from tests.files.reading import put, read, source
 
@@ -297,6 +299,24 @@ def test_parquet_keeps_its_types_and_comes_in_batches(tmp_path: Path) -> None:
     assert found.table.schema.field("kind").type == pa.string()
     assert found.table.schema.field("id").type == pa.int32()
     assert found.table["id"].to_pylist() == list(range(120_000))
+
+
+def test_of_a_parquet_file_only_some_row_groups_are_in_memory(tmp_path: Path) -> None:
+    """In one read over all of them Arrow would hold the whole file until its end."""
+    noise = pa.array([os.urandom(1 << 20) for _ in range(64)])
+    pq.write_table(pa.table({"noise": noise}), tmp_path / "a.parquet", row_group_size=1)
+    del noise
+    rows = 0
+    with (tmp_path / "a.parquet").open("rb") as file:
+        tracemalloc.start()
+        try:
+            for frame in read_parquet(file, "unit.things", "a.parquet"):
+                rows += frame.table.num_rows
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert rows == 64
+    assert peak_bytes < 40 << 20
 
 
 def test_a_name_that_says_nothing_needs_a_format(tmp_path: Path) -> None:

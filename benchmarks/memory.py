@@ -1,7 +1,8 @@
 """Claim: memory stays flat, whatever the number of rows, for every kind.
 
 Each kind reads a stream of narrow rows twice, the second time ten times as many; singer, airbyte and dlt_source read
-nested records. Measured is the peak of resident memory of the sync and its children; PostgreSQL is not in it.
+nested records; log and log_commits read them as changes out of PostgreSQL's log, made by one transaction and by many.
+Measured is the peak of resident memory of the sync and its children; PostgreSQL is not in it.
 
     python -m benchmarks.memory [--rows 1000000] [--kinds rest,csv,jsonl,parquet,database,sling,singer,...]
 """
@@ -28,7 +29,9 @@ from benchmarks.support import (
 
 CLAIM = "Peak memory is flat from 1 million to 10 million rows, every kind"
 NESTED = ("singer", "airbyte", "dlt_source")
-KINDS = ("rest", "csv", "jsonl", "parquet", "database", "sling", *NESTED)
+LOGGED = {"log": "one transaction", "log_commits": "a transaction of 1,000 rows after the other"}
+"""A replicated table: measured is the sync of its changes. How they were made."""
+KINDS = ("rest", "csv", "jsonl", "parquet", "database", *LOGGED, "sling", *NESTED)
 SOURCE = "bench_source"
 GROWTH = 10
 # the same, within what an allocator and a sampler leave open
@@ -40,6 +43,15 @@ select g as id, 'name ' || g % 1000 as name, g % 7919 / 7.0 as ratio,
     timestamptz '2024-01-01' + g * interval '1 s' as at
 from generate_series(1::bigint, {rows}) as g
 """
+CHANGES = """
+do $$ begin
+    for first in 1..{rows} by {step} loop
+        insert into {table} select * from narrow where id between first and first + {step} - 1;
+        commit;
+    end loop;
+end $$
+"""
+COMMITTED_ROWS = 1_000
 
 
 def main() -> None:
@@ -132,7 +144,26 @@ class _Bench:
             paging = {"type": "page_number"}
             return self._run({"kind": "rest", "base_url": "env:BENCH_API_URL"}, url, path="/events", pagination=paging)
 
+    def _logged(self, kind: str) -> Measured:
+        """The slot is made by a sync of the empty table; what the table gets afterwards is what is measured."""
+        stream: dict[str, Any] = {
+            "table": kind, "primary_key": "id", "write": "merge",
+            "replication": {"publication": kind, "slot": f"bench_{kind}_{self._rows}"},
+        }  # fmt: skip
+        connector = {"kind": "database", "url": "env:BENCH_SOURCE_URL"}
+        with psycopg.connect(self._source, autocommit=True) as session:
+            session.execute("set synchronous_commit = on")
+            session.execute(f"create table {kind} (like narrow, primary key (id))".encode())
+            session.execute("create index if not exists by_id on narrow (id)")
+            session.execute(f"create publication {kind} for table {kind}".encode())
+            self._run(connector, **stream)
+            step = self._rows if kind == "log" else COMMITTED_ROWS
+            session.execute(CHANGES.format(rows=self._rows, step=step, table=kind).encode())
+        return self._run(connector, **stream)
+
     def _sync(self, kind: str) -> Measured:
+        if kind in LOGGED:
+            return self._logged(kind)
         if kind == "database":
             return self._run({"kind": "database", "url": "env:BENCH_SOURCE_URL"})
         if kind == "sling":

@@ -33,6 +33,7 @@ from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.limits import RatePool, local_pool, rules_of
 from connectors.http.pages import Page, PageFetcher, Part
 from connectors.http.requests import Plan, address, plan
+from connectors.http.seams import Seams
 from connectors.secrets import is_reference, resolve
 from connectors.specs import SourceSpec
 
@@ -92,22 +93,24 @@ class RestConnector:
         version = remembered(spec, state) if context.window is None and context.page_limit is None else NO_VALIDATORS
         spool = context.folder if is_whole_answer and self._hooks.following is None else None
         reading = replace(reading, headers=version.headers, spool=spool)
-        is_ordered = spec.incremental is not None and spec.incremental.ordered
+        seams = None
+        if spec.cursor is not None and spec.incremental is not None and spec.incremental.ordered:
+            seams = Seams(spec.cursor, self._label(spec))
         rows, total, is_whole, is_unchanged = 0, None, False, False
         sums: dict[str, str] = {}
         with closing(self._pages(reading, context)) as pages:
             for page in pages:
                 for part in page.parts:
                     rows += part.rows + len(part.odd)
-                    yield from _messages(part, f"page {page.number}")
+                    place = f"page {page.number}"
+                    for piece in seams.pieces(part, place) if seams is not None else ((part, place),):
+                        yield from _messages(*piece) if isinstance(piece, tuple) else (piece,)
                     if context.cancelled.is_set():
                         what = f"stopped on page {page.number}"
                         raise Cancelled(self._label(spec), what, "Start the sync again; it resumes.")
                 total = page.total if page.total is not None else total
                 sums |= page.sums
                 is_whole, is_unchanged, version = page.following is None, page.is_unchanged, page.validators
-                if is_ordered and not is_whole:
-                    yield Checkpoint(is_ordered=True)
         is_nothing_new = is_unchanged or (reading.is_filtered and rows == 0)
         if is_whole and (total is not None or sums or is_nothing_new):
             yield Attestation(rows=total, nothing_new=is_nothing_new, measures=sums)

@@ -254,7 +254,7 @@ class IncrementalSpec(Spec):
 
     param: gets the position, or the window's start. end_param: gets the window's end.
     format: iso (2013-01-01T05:00:00Z) | date | epoch | epoch_ms | raw, or a strftime pattern with %.
-    ordered: records come in cursor order over the whole read, so a long read may commit after any page.
+    ordered: records come in cursor order over the whole read, so a long read may commit between two values.
     """
 
     param: str

@@ -96,12 +96,18 @@ def test_a_count_that_is_not_there_is_an_error_and_not_silence() -> None:
         read(source(server.url, {**PAGED, "total": "meta.total"}))
 
 
-def test_an_ordered_stream_has_a_checkpoint_after_every_page_but_the_last() -> None:
+def test_an_ordered_stream_has_a_checkpoint_on_every_page_before_its_last_value() -> None:
     ordered = {**PAGED, **CURSOR, "incremental": {"param": "since", "ordered": True}}
     with serving(paged) as server:
         got = read(source(server.url, ordered))
-    assert [type(message) for message in got] == [JsonRecords, Checkpoint] * 3
+    assert [type(message) for message in got] == [JsonRecords, Checkpoint, JsonRecords] * 3
     assert all(checkpoint.is_ordered for checkpoint in only(Checkpoint, got))
+    assert [message.position for message in only(JsonRecords, got)][:3] == [
+        "page 1",
+        "page 1, from record 10",
+        "page 2",
+    ]
+    assert ids(got) == list(range(10, 40))
 
 
 def test_an_unordered_stream_has_no_checkpoint() -> None:

@@ -6,6 +6,8 @@ import json
 import lzma
 import os
 import stat
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from connectors.files.columnar import read_parquet
 from connectors.registry import kind
 from tests.files.reading import put, read, source
 
+ROOT = Path(__file__).parents[2]
 CSV = {"path": "*.csv"}
 MERGE = {"write": "merge", "primary_key": "id"}
 
@@ -390,9 +393,20 @@ def test_a_wrong_stream_says_what_is_wrong(tmp_path: Path, stream: dict[str, Any
     assert says in str(raised.value)
 
 
-def test_a_store_without_its_library_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Install s3fs"):
-        kind("files").open(source(CSV, "s3://bucket/drop"))
+def test_a_store_without_its_library_names_it() -> None:
+    program = """
+import sys
+sys.modules["s3fs"] = None  # as where it is not installed
+from connectors.errors import ConfigError
+from connectors.registry import kind
+from tests.files.reading import source
+try:
+    kind("files").open(source({"path": "*.csv"}, "s3://bucket/drop"))
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Install s3fs" in done.stdout
 
 
 def test_a_credential_of_the_store_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "singer": (("--repeats", "1"), ()),
     "airbyte": (("--repeats", "1"), ()),
     "volume_detection": ((), ()),
+    "mart_rollback": (("--rows", "1000000"), ()),
     "memory": ((), ("--rows", "1000000")),
     "webhooks": (("--deliveries", "20000"), ()),
 }

@@ -19,6 +19,7 @@ TITLES = {
     "small_stream": "One small stream",
     "definitions_load": "Definitions of 500 streams",
     "volume_detection": "Volume check on synthetic histories",
+    "mart_rollback": "Rollback of a mart",
 }
 OURS = "headwater"
 Result = Mapping[str, Any]

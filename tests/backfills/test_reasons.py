@@ -264,6 +264,10 @@ def test_windows_that_failed_a_check_are_read_again_when_it_is_accepted_or_passe
         "schema_drift had failed, version 2 accepted": (day(2), day(3)),
         "volume_anomaly had failed, passed again": (day(4),),
     }
+    ledger.declare(reasons=["failed_checks"], cool_down="PT0S")
+    ledger.look("failed_checks", launch=True)
+    ledger.end()
+    assert [item.action for item in ledger.look("failed_checks", launch=True)] == ["acted on before"] * 2
 
 
 def test_history_is_filled_with_a_column_that_came_later(ledger: Ledger) -> None:
@@ -313,7 +317,7 @@ def test_a_changed_mapping_reads_history_again_and_replays_quarantine(ledger: Le
 
 
 def test_a_silence_of_webhooks_is_filled_from_the_api(ledger: Ledger) -> None:
-    ledger.declare(reasons=["webhook_gaps"], webhook_gaps={"source": "hooks", "longer_than": "PT6H"})
+    ledger.declare(reasons=["webhook_gaps"], cool_down="PT0S", webhook_gaps={"source": "hooks", "longer_than": "PT6H"})
     ledger.read(1, 2, 3, 4, ago="30 days")
     for number, hour in ((4, 1), (4, 5), (4, 9), (4, 14), (2, 3), (2, 8), (2, 13)):
         ledger.connection.execute(
@@ -326,6 +330,9 @@ def test_a_silence_of_webhooks_is_filled_from_the_api(ledger: Ledger) -> None:
 
     assert suggestion.partitions == (day(2), day(3), day(4))
     assert suggestion.why == f"no delivery of hooks from {day(4)} 14:00 to {day(2)} 03:00 UTC"
+    ledger.look("webhook_gaps", launch=True)
+    ledger.end()
+    assert [item.action for item in ledger.look("webhook_gaps", launch=True)] == ["acted on before"]
     ledger.read(2, 3, 4)
     assert ledger.look("webhook_gaps") == []
 

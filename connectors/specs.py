@@ -192,6 +192,11 @@ class StreamSpec(Policy):
     max_record_bytes: int = Field(default=16 * 2**20, ge=1024)
     """A larger record is quarantined unread."""
 
+    @property
+    def offered_as(self) -> str:
+        """What the source itself calls it, as `headwater discover` lists it."""
+        return self.name
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.write in ("merge", "scd2") and not self.primary_key:
@@ -315,33 +320,55 @@ def _telling(error: ValidationError) -> ErrorDetails:
     return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
 
 
+_WORDS = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "time_delta_parsing": "must be a duration such as PT1H or P1D",
+}
+"""What pydantic says in words of Python, in words of YAML."""
+
+
 def _config_error(place: str, label: str, error: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     """One pydantic error as where, what, hint. The input is echoed only for unknown keys: it may be a secret."""
-    path = ".".join(str(part) for part in error["loc"])
-    where = f"{place}: {'.'.join(part for part in (label, path) if part)}"
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(model, error["loc"][:-1])
-        return ConfigError(where, "unknown key", did_you_mean(str(error["loc"][-1]), known))
-    if error["type"] == "missing":
-        return ConfigError(where, "missing", "This key is required; see docs/sources.md.")
-    what = error["msg"].removeprefix("Value error, ")
-    return ConfigError(where, what, "See docs/sources.md for the keys and their values.")
+    keys, models = _walk(model, error["loc"])
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    where = f"{place}: {f'{label}{path}'.removeprefix('.')}"
+    context: Mapping[str, Any] = error.get("ctx", {})
+    tag = f"{where}.{str(context.get('discriminator')).strip(chr(39))}"
+    match error["type"]:
+        case "extra_forbidden":
+            known = [field.alias or name for one in models for name, field in one.model_fields.items()]
+            return ConfigError(where, "unknown key", did_you_mean(str(error["loc"][-1]), list(dict.fromkeys(known))))
+        case "missing":
+            return ConfigError(where, "missing", "This key is required; see docs/sources.md.")
+        case "union_tag_not_found":
+            return ConfigError(tag, "missing", "This key is required; see docs/sources.md.")
+        case "union_tag_invalid":
+            allowed = str(context["expected_tags"]).replace("'", "").split(", ")
+            return ConfigError(tag, "unknown value", did_you_mean(str(context["tag"]), allowed))
+        case other:
+            what = _WORDS.get(other) or error["msg"].removeprefix("Value error, ")
+            return ConfigError(where, what, "See docs/sources.md for the keys and their values.")
 
 
-def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """Keys of the model found by walking `path` through nested models and the tags of discriminated unions."""
-    candidates = [model]
-    for part in map(str, path):
-        if len(candidates) > 1 and (tagged := [one for one in candidates if _has_tag(one, part)]):
-            candidates = tagged
+def _walk(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str | int], list[type[BaseModel]]]:
+    """A pydantic path as the file has it, without the tags of discriminated unions; the models that have its end."""
+    keys: list[str | int] = []
+    around = inside = [model]
+    for part in path:
+        if len(inside) > 1 and (tagged := [one for one in inside if _has_tag(one, str(part))]):
+            inside = tagged
             continue
-        for one in candidates:
+        keys.append(part)
+        around = inside
+        for one in around:
             field = next((field for name, field in one.model_fields.items() if part in (name, field.alias)), None)
             if field is not None and (nested := _models_in(field.annotation)):
-                candidates = nested
+                inside = nested
                 break
-    keys = [field.alias or name for one in candidates for name, field in one.model_fields.items()]
-    return list(dict.fromkeys(keys))
+    return keys, around
 
 
 def _has_tag(model: type[BaseModel], tag: str) -> bool:

@@ -5,6 +5,7 @@ The `Source` component validates the same attributes with the same `parse_source
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -158,10 +159,27 @@ def _documents(path: Path, place: str) -> list[Mapping[str, Any]]:
 _SHAPE = f"Start it with `type: {COMPONENT}`; see docs/sources.md."
 
 
+@cache
 def _loader() -> Any:
+    """YAML's safe loader, which takes the last of two equal keys in silence, made to refuse them."""
     import yaml
 
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                # what `<<` merged in stands elsewhere, and may be said again
+                is_own = node.start_mark.index <= key.start_mark.index < node.end_mark.index
+                if is_own and isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        what = f"the key {key.value!r} stands twice in one mapping"
+                        raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep=deep)
+
+    return Loader
 
 
 def _is_source(document: Mapping[str, Any], place: str) -> bool:

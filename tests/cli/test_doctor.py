@@ -62,7 +62,7 @@ def test_a_sound_project_has_no_problem(project: Project) -> None:
             "components.Sorce",
             f"{SPOILT}: type: unknown component 'platform_assets.components.Sorce' Did you mean 'platform_assets.comp",
         ),
-        ("token: env:SHOP_TOKEN", "token: sk_live_4242", f"{SPOILT}: connector.auth.bearer.token: a secret must be"),
+        ("token: env:SHOP_TOKEN", "token: sk_live_4242", f"{SPOILT}: connector.auth.token: a secret must be"),
         ("  source: shop", "  source: [shop", f"{SPOILT}, line "),
         ("  streams:", "  streams: 3\n  unused:", f"{SPOILT}: streams: needs at least one stream"),
     ],

@@ -13,7 +13,20 @@ WRONG = {
     "unknown key of a stream": (GOOD.replace("primary_key", "primarykey"), ["streams[orders].primarykey", "unknown"]),
     "wrong type": (GOOD.replace("write: merge", "write: sometimes"), ["streams[orders].write", "merge"]),
     "unknown kind": (GOOD.replace("kind: rest", "kind: rset"), ["connector.kind", "Did you mean 'rest'?"]),
-    "literal secret": (GOOD.replace("env:SHOP_TOKEN", "sk_live_4711"), ["connector.auth", "must be a reference"]),
+    "literal secret": (GOOD.replace("env:SHOP_TOKEN", "sk_live_4711"), ["connector.auth.token", "must be a reference"]),
+    "a mapping for a list": (GOOD.replace("[id]", "{id: 1}"), ["primary_key: must be a list"]),
+    "a text for a mapping": (f"{GOOD}      cursor: updated_at\n", ["streams[orders].cursor: must be a mapping"]),
+    "a word for a duration": (f"{GOOD}      freshness: {{fail_after: 6h}}\n", ["fail_after: must be a duration"]),
+    "an unknown shape": (
+        f"{GOOD}      pagination: {{type: curser}}\n",
+        ["streams[orders].pagination.type: unknown value", "Did you mean 'cursor'?"],
+    ),
+    "a shape that is not named": (f"{GOOD}      pagination: {{param: after}}\n", ["orders].pagination.type: missing"]),
+    "unknown key of a shape": (
+        f"{GOOD}      pagination: {{type: cursor, param: a, pat: b}}\n",
+        ["streams[orders].pagination.pat: unknown key", "Did you mean 'path'?"],
+    ),
+    "a key twice": (f"{GOOD}      write: append\n", ["line 1", "the key 'write' stands twice"]),
     "no streams": (SOURCE, ["streams", "at least one stream"]),
     "unknown component": (
         GOOD.replace("components.Source", "components.Sorce"),
@@ -34,7 +47,7 @@ WRONG = {
     ),
     "wrong severity": (
         f"{GOOD}      checks: [{{type: volume_anomaly, severity: fatal}}]\n",
-        ["streams[orders].checks.0.severity", "'warn' or 'error'"],
+        ["streams[orders].checks[0].severity", "'warn' or 'error'"],
     ),
     "a check that warns and blocks": (
         f"{GOOD}      checks: [{{type: volume_anomaly, severity: warn, blocking: true}}]\n",

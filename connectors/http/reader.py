@@ -119,18 +119,8 @@ class RestConnector:
 
     def _read_children(self, spec: "HttpStreamSpec", reading: Plan, context: ReadContext) -> Iterator[Message]:
         """Every parent is asked, each for what is new since the position of the stream as a whole."""
-        label = self._label(spec)
-        reader = ChildReader(
-            spec,
-            label,
-            lambda path: replace(reading, url=address(self._base_url, path)),
-            self.client,
-            lambda: self._pool(context),
-            self._hooks,
-            context,
-        )
         rows, counted, last = 0, 0, 0
-        with closing(self._parents(spec, context)) as parents, closing(reader.pages(parents)) as pages:
+        with closing(self._below_parents(spec, reading, context)) as pages:
             for parent, page in pages:
                 for part in page.parts:
                     rows += part.rows + len(part.odd)
@@ -144,11 +134,38 @@ class RestConnector:
         if context.page_limit is None and (spec.total is not None or is_nothing_new):
             yield Attestation(rows=counted + last if spec.total is not None else None, nothing_new=is_nothing_new)
 
+    def _below_parents(
+        self, spec: "HttpStreamSpec", reading: Plan, context: ReadContext
+    ) -> Generator[tuple[Parent, Page]]:
+        reader = ChildReader(
+            spec,
+            self._label(spec),
+            lambda path: replace(reading, url=address(self._base_url, path)),
+            self.client,
+            lambda: self._pool(context),
+            self._hooks,
+            context,
+        )
+        with closing(self._parents(spec, context)) as parents, closing(reader.pages(parents)) as pages:
+            yield from pages
+
     def _parents(self, spec: "HttpStreamSpec", context: ReadContext) -> Generator[Parent]:
+        """The records of the stream above, all of them; it may be below another one itself."""
         parent = cast("HttpStreamSpec", self._source.stream(spec.parent.stream if spec.parent is not None else ""))
         reading = plan(parent, self._base_url, StreamState(), None, self._label(parent), self._hooks)
-        with closing(self._pages(reading, context)) as pages:
-            yield from parents_of(spec, (part for page in pages for part in page.parts), self._label(spec))
+        with closing(self._parts(parent, reading, context)) as parts:
+            yield from parents_of(spec, parts, self._label(spec))
+
+    def _parts(self, spec: "HttpStreamSpec", reading: Plan, context: ReadContext) -> Generator[Part]:
+        if spec.parent is None:
+            with closing(self._pages(reading, context)) as pages:
+                for page in pages:
+                    yield from page.parts
+            return
+        with closing(self._below_parents(spec, reading, context)) as children:
+            for above, page in children:
+                for part in page.parts:
+                    yield with_members(part, above.included)
 
     def _label(self, stream: "HttpStreamSpec") -> str:
         return f"{self._source.source}.{stream.name}"
@@ -259,15 +276,16 @@ def open_rest(source: SourceSpec, hooks: Hooks = NO_HOOKS, *, secrets: tuple[str
 
 
 def _require_parents(source: SourceSpec) -> None:
-    """Raises ConfigError when a stream is below one that is not there, or below one that is below another."""
+    """Raises ConfigError when a stream is below one that is not there, or below itself."""
     for item in source.streams:
-        stream = cast("HttpStreamSpec", item)
-        if stream.parent is None:
-            continue
-        if cast("HttpStreamSpec", source.stream(stream.parent.stream)).parent is not None:
-            place = f"{source.source}.{stream.name}: parent.stream"
-            what = f"{stream.parent.stream} is below another stream itself"
-            raise ConfigError(place, what, "Write a connector in Python for a third level; see docs/python.md.")
+        above, seen = cast("HttpStreamSpec", item), [item.name]
+        while above.parent is not None:
+            above = cast("HttpStreamSpec", source.stream(above.parent.stream))
+            if above.name in seen:
+                place = f"{source.source}.{item.name}: parent.stream"
+                what = f"goes in a circle: {' below '.join([*seen, above.name])}"
+                raise ConfigError(place, what, "Name a stream that is read by itself at the top.")
+            seen.append(above.name)
 
 
 def _base_url(spec: "HttpConnectorSpec", where: str) -> str:

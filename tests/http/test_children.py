@@ -179,6 +179,69 @@ def test_a_cancelled_read_ends_its_threads() -> None:
         assert readers() == []
 
 
+def parts(exchange: Exchange) -> None:
+    """Two parts of every item, and of the parts of item 21 none: it has vanished."""
+    pieces = exchange.handler.path.partition("?")[0].split("/")
+    if pieces[-1] != "parts":
+        shop(exchange)
+    elif pieces[4] == "21":
+        exchange.json({}, 404)
+    else:
+        exchange.json({"data": [{"part": n} for n in range(2)] if exchange.query["page"] == "1" else []})
+
+
+def three_levels(url: str, parent: dict[str, Any] | None = None) -> SourceSpec:
+    above = {"stream": "items", "include": {"order": "order", "item": "id"}, **(parent or {})}
+    below = {**CHILD, "name": "parts", "path": "/orders/{parent.order}/items/{parent.id}/parts", "parent": above}
+    spec = source(url, {"records": "data", "parent": {**CHILD["parent"], "include": {"order": "key"}}})
+    return parse_source(
+        {
+            "source": "shop", "owner": "team:data", "connector": spec.connector.model_dump(by_alias=True),
+            "streams": [*(one.model_dump(by_alias=True, exclude_unset=True) for one in spec.streams), below],
+        },
+        "defs.yaml",
+    )  # fmt: skip
+
+
+def whole(exchange: Exchange) -> None:
+    """As `parts`, of items that all have an id."""
+    if exchange.handler.path.partition("?")[0].endswith("/items"):
+        number = int(exchange.handler.path.split("/")[2].partition("?")[0].removeprefix("a%2F"))
+        page = int(exchange.query["page"])
+        exchange.json({"data": [{"id": number * 10 + page}] if page < 3 and number != 3 else []})
+    else:
+        parts(exchange)
+
+
+def test_a_stream_may_be_below_one_that_is_below_another(warehouse: Warehouse) -> None:
+    """Fields that its parent has from its own parent may stand in its path, and come along."""
+    with serving(whole) as server:
+        spec = three_levels(server.url)
+        with kind("rest").open(spec) as connector:
+            found = rows(list(connector.read(spec.stream("parts"), StreamState(), context())))
+            assert len(rows(list(connector.read(spec.stream("parts"), StreamState(), context(page_limit=1))))) == 2
+            assert [column.name for column in connector.discover()[2].columns] == ["part"]
+        assert readers() == []
+        done = sync(SyncRequest(spec, spec.stream("parts")), warehouse.loader_dsn)
+    items = [(n, n * 10 + page) for n in range(PARENTS) if n != 3 for page in (1, 2) if n * 10 + page != 21]
+    assert [(row["order"], row["item"]) for row in found] == [(f"a/{n}", item) for n, item in items for _ in range(2)]
+    assert (done.status, done.rows.loaded) == ("succeeded", len(found))
+
+
+def test_a_failure_two_levels_up_fails_the_stream_and_leaves_no_thread() -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.json({}, 503) if "a%2F7/items?" in exchange.handler.path else whole(exchange)
+
+    with serving(answer) as server:
+        spec = three_levels(server.url)
+        with (
+            kind("rest").open(spec) as connector,
+            pytest.raises(TransientError, match=r"shop.items: HTTP 503 on record 8"),
+        ):
+            list(connector.read(spec.stream("parts"), StreamState(), context()))
+    assert readers() == []
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a path without its parent": ({"parent": None}, "belong together"),
     "a parent without a place": ({"path": "/items"}, "belong together"),
@@ -187,7 +250,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "several parents never come in order",
     ),
     "no such parent": ({"parent": {"stream": "order"}}, "no stream 'order'\nDid you mean 'orders'"),
-    "a third level": ({"parent": {"stream": "items"}}, "items is below another stream itself"),
+    "a circle": ({"parent": {"stream": "items"}}, "items: parent.stream: goes in a circle: items below items"),
 }
 
 

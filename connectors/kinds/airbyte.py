@@ -97,6 +97,10 @@ class AirbyteStreamSpec(ProcessStreamSpec):
     def stream_name(self) -> str:
         return self.stream or self.name
 
+    @property
+    def offered_as(self) -> str:
+        return self.stream_name
+
 
 def _open(source: "SourceSpec") -> Connector:
     """The connector with its references resolved; nothing is installed or started.
@@ -104,9 +108,9 @@ def _open(source: "SourceSpec") -> Connector:
     Raises:
         ConfigError: a reference is not set.
     """
-    from connectors.airbyte.program import open_airbyte
+    from connectors.airbyte.program import AirbyteConnector
 
-    return open_airbyte(source)
+    return AirbyteConnector(source)
 
 
 KIND = Kind(

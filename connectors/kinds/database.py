@@ -124,6 +124,10 @@ class DatabaseStreamSpec(StreamSpec):
         return self.table or self.name
 
     @property
+    def offered_as(self) -> str:
+        return self.table_name
+
+    @property
     def blocked(self) -> frozenset[str]:
         return frozenset(name for name, column in self.columns.items() if column.rule == "block")
 

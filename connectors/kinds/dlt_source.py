@@ -52,6 +52,10 @@ class DltStreamSpec(StreamSpec):
     def resource_name(self) -> str:
         return self.resource or self.name
 
+    @property
+    def offered_as(self) -> str:
+        return self.resource_name
+
 
 def _open(source: SourceSpec) -> "Connector":
     from connectors.dlt_source import DltConnector

@@ -73,6 +73,10 @@ class SingerStreamSpec(ProcessStreamSpec):
         return self.stream or self.name
 
     @property
+    def offered_as(self) -> str:
+        return self.tap_stream
+
+    @property
     def blocked(self) -> frozenset[str]:
         return frozenset(name for name, column in self.columns.items() if column.rule == "block")
 

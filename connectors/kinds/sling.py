@@ -152,6 +152,10 @@ class SlingStreamSpec(StreamSpec):
     def object_name(self) -> str:
         return self.object or self.name
 
+    @property
+    def offered_as(self) -> str:
+        return self.object_name
+
 
 def _open(source: "SourceSpec") -> Connector:
     """The connector with its references resolved; no process is started.

@@ -1,6 +1,7 @@
 """`headwater discover <source>`: what the source offers."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -28,28 +29,37 @@ def command(
     if as_json:
         print(json.dumps([asdict(stream) for stream in offered], indent=2))
         return
-    declared = {stream.name for stream in spec.streams}
+    declared: dict[str, list[str]] = {}
+    for stream in spec.streams:
+        declared.setdefault(stream.offered_as, []).append(stream.name)
     table = output.table("", "offered", "declared", "columns", "primary key", "rows (about)", right=("rows (about)",))
     for stream in offered:
         words = [f"{column.name} {column.type}" for column in stream.columns]
         table.add_row(
             stream.name,
-            _declared_as(stream, declared),
+            _declared_as(stream, _readers(stream, declared)),
             "\n".join(words) if columns else str(len(words) or ""),
             ", ".join(stream.primary_key),
             "" if stream.estimated_rows is None else f"{stream.estimated_rows:,}",
         )
     output.console().print(table)
-    unseen = declared.difference(*({*_known_names(stream.name), *stream.read_by} for stream in offered))
-    print(f"{output.count(len(offered), 'stream')} offered, {len(declared)} declared in the source file")
+    read = {name for stream in offered for name in _readers(stream, declared)}
+    unseen = [stream.name for stream in spec.streams if stream.name not in read]
+    print(f"{output.count(len(offered), 'stream')} offered, {len(spec.streams)} declared in the source file")
     if unseen:
         print(f"Declared, but not seen by discovery: {', '.join(sorted(unseen))}.")
 
 
-def _declared_as(stream: "DiscoveredStream", declared: set[str]) -> str:
-    if _known_names(stream.name) & declared:
-        return "yes"
-    return f"in {', '.join(stream.read_by)}" if stream.read_by else "no"
+def _readers(offered: "DiscoveredStream", declared: Mapping[str, Sequence[str]]) -> list[str]:
+    """The declared streams that read it. declared: their names by what they call it at the source."""
+    found = [name for known in _known_names(offered.name) for name in declared.get(known, ())]
+    return sorted({*found, *offered.read_by})
+
+
+def _declared_as(offered: "DiscoveredStream", readers: Sequence[str]) -> str:
+    if not readers:
+        return "no"
+    return "yes" if _known_names(offered.name) & set(readers) else f"in {', '.join(readers)}"
 
 
 def _known_names(offered: str) -> set[str]:

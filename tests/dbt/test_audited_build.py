@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -22,7 +23,7 @@ def headwater(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[
 
 
 def count(warehouse: Warehouse, relation: str) -> object:
-    with psycopg.connect(warehouse.reader_dsn) as session:
+    with psycopg.connect(warehouse.transformer_dsn) as session:
         return session.execute(f"select count(*) from {relation}".encode()).fetchone()
 
 
@@ -45,6 +46,23 @@ def test_a_build_publishes_marts_once_again_slim_and_can_be_taken_back(env: dict
     assert (back.returncode, os.linesep in back.stdout) == (0, True), back.stderr
     assert count(raw, "marts.events") == events
     assert headwater(env, "rollback", "marts.events").returncode == 3
+
+
+@pytest.mark.slow
+def test_plain_dbt_builds_in_a_shell_that_has_the_environment(env: dict[str, str], raw: Warehouse) -> None:
+    script = """
+        eval "$(python -m platform_assets.dbt)"
+        cd dbt_project
+        dbt build -s stg_nyc_reference__airlines --target-path "$1" --log-path "$1"
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with TemporaryDirectory() as target:
+        done = subprocess.run(
+            ["bash", "-ec", script, "dbt", target],
+            env=env | {"PATH": path}, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert count(raw, "staging.stg_nyc_reference__airlines") == count(raw, "raw_nyc_reference.airlines")
 
 
 @pytest.mark.slow

@@ -148,6 +148,20 @@ def test_a_stream_that_the_source_offers_no_more_breaks_all_that_reads_it(manife
     assert "marts.planes" in {use.model for use in found.impact.uses}
 
 
+def test_a_stream_that_left_the_source_files_breaks_all_that_reads_it(manifest: Manifest) -> None:
+    sources = [
+        spec.model_copy(update={"streams": tuple(one for one in spec.streams if one.name != "planes")})
+        if spec.source == "nyc_reference"
+        else spec
+        for spec in load_sources()
+    ]
+    found = only(plan(manifest, sources))
+
+    assert (found.where, found.side, found.is_breaking) == ("nyc_reference.planes", "dbt", True)
+    assert found.says == "is a source of dbt, and no source file declares the stream"
+    assert "marts.planes" in {use.model for use in found.impact.uses}
+
+
 def without(name: str) -> Callable[[StreamSpec], Mapping[str, Any]]:
     return lambda stream: {"columns": {key: spec for key, spec in stream.columns.items() if key != name}}
 

@@ -51,6 +51,15 @@ mutation stop($id: String!) { stopSensor(id: $id) { __typename } }
 _START = """
 mutation start($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename } }
 """
+_RELOAD = """
+mutation reload($name: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $name) {
+    __typename
+    ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
+    ... on PythonError { message }
+  }
+}
+"""
 _LOCATIONS = """
 { workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
   __typename ... on PythonError { message } } } } } }
@@ -73,6 +82,12 @@ def answers(url: str) -> bool:
         return False
     assert all(entry["locationOrLoadError"]["__typename"] == "RepositoryLocation" for entry in entries), entries
     return len(entries) == 2 and all(entry["loadStatus"] == "LOADED" for entry in entries)
+
+
+def reloaded(url: str, location: str) -> str:
+    """What the button "Reload" says: why the location does not load, or nothing."""
+    told = ask(url, _RELOAD, name=location)["reloadRepositoryLocation"]
+    return told.get("message") or told["locationOrLoadError"].get("message") or ""
 
 
 def launch(url: str, location: str, assets: Iterable[str], tags: Sequence[dict[str, str]]) -> str:

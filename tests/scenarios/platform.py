@@ -177,6 +177,10 @@ class Platform:
         """Checks whose newest evaluation the UI shows as failed."""
         return graphql.red_checks(self.url, asset)
 
+    def reloaded(self, location: str) -> str:
+        """Why the code location does not load now; nothing when it does."""
+        return graphql.reloaded(self.url, location)
+
     def picture(self, asset: str, check: str, *texts: str) -> bytes:
         """A check's page as a person sees it, once these texts stand on it."""
         with screenshots.browser() as page:

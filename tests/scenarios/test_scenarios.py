@@ -207,3 +207,19 @@ def test_a_renamed_field_is_drift_and_fills_history_once_accepted(platform: Plat
     assert platform.red_in_ui() == set()
     assert days_with(platform, "departure_delay is not null") == [*days_before(partition), partition]
     assert everything(platform.built(since)) == OF_FLIGHTS
+
+
+def test_a_model_that_does_not_compile_stops_no_sync_and_follows_when_it_is_mended(platform: Platform) -> None:
+    since, partition = platform.now(), platform.next_day()
+    model = platform.root / "dbt_project/models/marts/flights/routes.sql"
+    good = model.read_text(encoding="utf-8")
+    model.write_text(good.replace("{{ ref(", "{{ ref((", 1), encoding="utf-8")
+    assert "routes.sql: dbt cannot parse it" in platform.reloaded("transform")
+
+    seen = platform.sync(partition)
+
+    assert (seen.succeeded, seen.red, seen.partitions) == (True, GREEN, (partition,))
+    model.write_text(good, encoding="utf-8")
+    assert platform.reloaded("transform") == ""
+    assert everything(platform.built(since)) == OF_FLIGHTS
+    assert in_mart(platform, partition) > 500

@@ -269,14 +269,25 @@ class ReadsWarehouse(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsConfig(Protocol):
+    """A connector whose source may change its own configuration, which is then kept."""
+
+    def keep_config(self, connect: "Callable[[], psycopg.Connection[Any]]") -> None:
+        """connect: as `ReadContext.connect_shared`."""
+        ...
+
+
 class Common(Protocol):
     """What the streams that are read together share; the engine's side.
 
     folder: private, for the whole run. log: lines that belong to no stream alone.
+    connect_shared: as in ReadContext.
     """
 
     folder: Path
     log: Callable[[str], None]
+    connect_shared: "Callable[[], psycopg.Connection[Any]] | None"
 
     def positions(self) -> Mapping[str, Json]:
         """`StreamState.connector` of every stream of the source that has one, also of those not read now."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from connectors.errors import ConfigError
+from connectors.errors import ConfigError, SourceError
 from connectors.secrets import is_reference
 
 Json = Mapping[str, Any]
@@ -18,6 +18,7 @@ def checked(raw: Json, resolved: Json, specification: Json, where: str) -> dict[
 
     Raises:
         ConfigError: a literal secret, or what the schema refuses. No value is echoed: it may be a secret.
+        SourceError: the specification is no JSON schema.
     """
     if literal := next(_literal_secrets(raw, specification, ""), None):
         raise ConfigError(
@@ -29,11 +30,15 @@ def checked(raw: Json, resolved: Json, specification: Json, where: str) -> dict[
     from jsonschema.validators import validator_for  # 40 ms that only a read needs
 
     validator = validator_for(cast("Any", specification))(cast("Any", specification))
-    problems = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    try:
+        problems = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    except Exception as error:  # what is no schema breaks its reader in any way
+        said = f"its specification is no JSON schema: {type(error).__name__} {' '.join(str(error).split())[:200]}"
+        raise SourceError(where, said, "Report it to the source's author.") from error
     if problems:
         told = [_told(problem) for problem in problems[:_MAX_SHOWN]]
         more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
-        known = ", ".join(sorted(cast("Json", specification.get("properties") or {})))
+        known = ", ".join(sorted(map(str, specification.get("properties") or ())))
         raise ConfigError(
             where, f"connector.config: {'; '.join(told)}{more}", f"The source's own specification has: {known[:300]}."
         )
@@ -65,7 +70,11 @@ def _parts(value: object, schema: Json) -> Iterator[tuple[str, object, list[Json
     """Members of an object or a list, each with the schemas that speak of it."""
     if isinstance(value, Mapping):
         for key, item in cast("Mapping[str, object]", value).items():
-            found = [cast("Json", form.get("properties") or {}).get(key) for form in _forms(schema)]
+            found = [
+                cast("Json", named).get(key)
+                for form in _forms(schema)
+                if isinstance(named := form.get("properties"), Mapping)
+            ]
             yield key, item, [cast("Json", one) for one in found if isinstance(one, Mapping)]
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast("Sequence[object]", value)):

@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ class Line(msgspec.Struct):
     log: msgspec.Raw = _NOTHING
     spec: msgspec.Raw = _NOTHING
     catalog: msgspec.Raw = _NOTHING
+    control: msgspec.Raw = _NOTHING
     connectionStatus: msgspec.Raw = _NOTHING  # noqa: N815  the protocol's own spelling
 
 
@@ -76,6 +77,16 @@ class _Trace(msgspec.Struct):
     stream_status: _Status | None = None
 
 
+class _Changed(msgspec.Struct):
+    config: dict[str, Any]
+
+
+class _Control(msgspec.Struct):
+    """connectorConfig: missing where the control is about something else."""
+
+    connectorConfig: _Changed | None = None  # noqa: N815  the protocol's own spelling
+
+
 class _Log(msgspec.Struct):
     level: str = "INFO"
     message: str = ""
@@ -84,12 +95,14 @@ class _Log(msgspec.Struct):
 _LINE = msgspec.json.Decoder(Line)
 _STATE, _TRACE = msgspec.json.Decoder(_State), msgspec.json.Decoder(_Trace)
 _LOG, _IS_DELETED = msgspec.json.Decoder(_Log), msgspec.json.Decoder(_Deleted)
+_CONTROL = msgspec.json.Decoder(_Control)
 
 
 class Reading:
     """The dialect of one read.
 
     secrets: masked in everything that is not a record.
+    keep: keeps a configuration that the source has changed; what to tell of it.
     names: the session's name of a stream by (namespace, name). incremental: the names that resume from a state.
     told: the last errors that the source logged. incomplete: streams that it gave up.
     """
@@ -98,11 +111,13 @@ class Reading:
         self,
         where: str,
         secrets: Sequence[str],
+        keep: Callable[[Mapping[str, Any]], str],
         names: Mapping[tuple[str | None, str], str] | None = None,
         incremental: frozenset[str] = frozenset(),
     ) -> None:
         self._where = where
         self._secrets = secrets
+        self._keep = keep
         self._names = names or {}
         self._incremental = incremental
         self._junk = 0
@@ -141,9 +156,8 @@ class Reading:
             case "LOG":
                 return self._log(_LOG.decode(found.log))
             case "CONTROL":
-                return messages.Note(
-                    "the source sent a changed configuration, which is not kept: renew the reference by hand"
-                )
+                changed = _CONTROL.decode(found.control).connectorConfig
+                return messages.Note(self._keep(changed.config)) if changed is not None else None
             case _:
                 return None
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from connectors.airbyte import catalog, config, failures
+from connectors.airbyte.kept import KeptConfig, texts_in
 from connectors.airbyte.launch import Launcher, launcher
 from connectors.airbyte.lines import Line, Reading
 from connectors.contract import Common, DiscoveredStream
 from connectors.errors import ConfigError, HeadwaterError, SourceError
+from connectors.http.vault import KEY_VARIABLE, has_key
 from connectors.process import messages
 from connectors.process.child import Child, Ending, Limits, Oversized, Workplace
 from connectors.process.connector import ProcessConnector
@@ -22,6 +24,7 @@ from connectors.process.specs import resolved, secrets_in
 from connectors.specs import SourceSpec, StreamSpec
 
 if TYPE_CHECKING:
+    from connectors.http.vault import Connect
     from connectors.kinds.airbyte import AirbyteConnectorSpec, AirbyteStreamSpec
     from connectors.process.child import Command
 
@@ -29,15 +32,27 @@ Json = Mapping[str, Any]
 _LONGEST = 64 << 20
 """Bytes of a line that is no record: some catalogs are large."""
 _KEPT_SPEC = "headwater-spec.json"
+_SHORTEST_SECRET = 6
 Wanted = Callable[[Line], msgspec.Raw]
 
 
-def open_airbyte(source: SourceSpec) -> ProcessConnector:
-    return ProcessConnector(source.source, AirbyteProgram(source))
+class AirbyteConnector(ProcessConnector):
+    """An open source of kind airbyte."""
+
+    def __init__(self, source: SourceSpec) -> None:
+        self._airbyte = AirbyteProgram(source)
+        super().__init__(source.source, self._airbyte)
+
+    def keep_config(self, connect: "Connect") -> None:
+        """connect: sessions with the warehouse, where a configuration that the source changes is kept."""
+        self._airbyte.connect = connect
 
 
 class AirbyteProgram:
-    """Runs spec, check and discover; makes a dialect for every read."""
+    """Runs spec, check and discover; makes a dialect for every read.
+
+    connect: see `AirbyteConnector.keep_config`; None keeps no configuration.
+    """
 
     def __init__(self, source: SourceSpec) -> None:
         self.where = source.source
@@ -45,6 +60,7 @@ class AirbyteProgram:
         place = f"{source.source}: connector"
         self.config = cast("Json", resolved(self.spec.config, f"{place}.config"))
         self.environment = cast("Mapping[str, str]", resolved(self.spec.env, f"{place}.env"))
+        self.connect: Connect | None = None
         self.secrets = secrets_in(self.spec.config, f"{place}.config") + secrets_in(self.spec.env, f"{place}.env")
 
     def dialect(self) -> "AirbyteDialect":
@@ -68,9 +84,36 @@ class AirbyteProgram:
             return catalog.offered(self.streams(program, {"config": self.config_file(program, place)}, place))
 
     def config_file(self, program: Launcher, place: Workplace) -> Path:
-        """Raises ConfigError: the source's specification refuses the configuration."""
+        """What the source itself has made of the configuration, else what the source file says.
+
+        Raises:
+            ConfigError: the source's specification refuses the configuration.
+        """
         checked = config.checked(self.spec.config, self.config, self._specification(program, place), self.where)
+        if (kept := self._kept) is not None and (changed := kept.newest()) is not None:
+            self._protect(changed)
+            checked = dict(changed)
         return place.file("config.json", json.dumps(checked))
+
+    @property
+    def _kept(self) -> KeptConfig | None:
+        return KeptConfig(self.where, self.config, self.connect) if self.connect is not None and has_key() else None
+
+    def keep(self, changed: Json) -> str:
+        """Keeps a configuration that the source has changed; what to tell of it."""
+        self._protect(changed)
+        if (kept := self._kept) is None:
+            why = "nobody says where" if has_key() else f"{KEY_VARIABLE} is not set"
+            return (
+                f"the source changed its configuration, which is not kept: {why}; renew what the source file refers to"
+            )
+        kept.keep(changed)
+        return "the source changed its configuration, which is kept encrypted"
+
+    def _protect(self, changed: Json) -> None:
+        """What is new in a configuration may be a secret."""
+        known = {*texts_in(self.config), *self.secrets}
+        self.secrets += [text for text in texts_in(changed) if len(text) >= _SHORTEST_SECRET and text not in known]
 
     def streams(self, program: Launcher, files: Mapping[str, Path], place: Workplace) -> Sequence[Json]:
         """Of the catalog that the source discovers now: it is never kept, so it is never stale."""
@@ -83,7 +126,7 @@ class AirbyteProgram:
         Raises:
             what the source reports, how it ended, or SourceError when it gave no answer.
         """
-        reading = Reading(self.where, self.secrets)
+        reading = Reading(self.where, self.secrets, self.keep)
         answer: Json | None = None
         error: HeadwaterError | None = None
         with Child(place, command, self.spec.limits) as child:
@@ -112,12 +155,15 @@ class AirbyteProgram:
         if kept is not None and kept.exists():
             return cast("Json", json.loads(kept.read_text(encoding="utf-8")))
         answer = self.ask(program.command("spec", {}, "asking for its specification"), place, lambda line: line.spec)
-        found = cast("Json", answer.get("connectionSpecification") or {})
+        found = answer.get("connectionSpecification") or {}
+        if not isinstance(found, Mapping):
+            what = f"its specification is {type(found).__name__}, not an object"
+            raise SourceError(self.where, what, "Report it to the source's author.")
         if kept is not None:
             with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False, encoding="utf-8") as file:
                 json.dump(found, file)
             Path(file.name).rename(kept)
-        return found
+        return cast("Json", found)
 
     @contextmanager
     def _workplace(self) -> Generator[Workplace]:
@@ -133,7 +179,7 @@ class AirbyteDialect:
         self.limits: Limits = program.spec.limits
         self.secrets: Sequence[str] = program.secrets
         self._program = program
-        self._reading = Reading(program.where, program.secrets)
+        self._reading = Reading(program.where, program.secrets, program.keep)
         self._first: list[messages.Message] = []
         self._has_spoken = False
 
@@ -147,6 +193,7 @@ class AirbyteDialect:
         Raises:
             ConfigError: that is so for all of them, or the configuration is refused.
         """
+        self._program.connect = common.connect_shared or self._program.connect
         program = launcher(self._program.spec, self._program.environment, place)
         files = {"config": self._program.config_file(program, place)}
         streams = self._program.streams(program, files, place)
@@ -165,7 +212,7 @@ class AirbyteDialect:
         # many sources leave the namespace out of their records
         names = {(None, one.name): name for name, one in chosen.items()} | names
         incremental = frozenset(name for name, one in chosen.items() if one.is_incremental)
-        self._reading = Reading(self.where, self.secrets, names, incremental)
+        self._reading = Reading(self.where, self.secrets, self._program.keep, names, incremental)
         self._first += [messages.Types(name, one.types) for name, one in chosen.items() if one.types]
         configured = {"streams": [one.configured for one in chosen.values()]}
         files["catalog"] = place.file("catalog.json", json.dumps(configured))
@@ -229,7 +276,7 @@ def _of_manifest(path: Path, where: str) -> Json:
     try:
         manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
         spec = manifest.get("spec") or {}
-        return cast("Json", spec.get("connection_specification") or {})
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        return cast("Json", dict(spec.get("connection_specification") or {}))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         what = f"connector.manifest {path} is no manifest: {' '.join(str(error).split())[:300]}"
         raise ConfigError(where, what, "Correct the manifest.") from error

@@ -56,6 +56,7 @@ class Alone:
     def __init__(self, context: ReadContext) -> None:
         self.folder: Path = context.folder
         self.log: Callable[[str], None] = context.log
+        self.connect_shared = context.connect_shared
         self._number = 0
 
     def positions(self) -> Mapping[str, Json]:

@@ -34,6 +34,7 @@ class EngineCommon:
     def __init__(self, source: SourceSpec, dsn: str, folder: Path, log: Callable[[str], None]) -> None:
         self.folder = folder
         self.log = log
+        self.connect_shared: Callable[[], psycopg.Connection[Any]] | None = self._connected
         self._source = source
         self._declared = [stream.name for stream in source.streams]
         self._dsn = dsn

@@ -71,7 +71,7 @@ def _silently(line: str) -> None:
 @contextmanager
 def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
     """The source's connector, open."""
-    from connectors.contract import ReadsWarehouse
+    from connectors.contract import KeepsConfig, ReadsWarehouse
     from connectors.registry import kind
 
     with ExitStack() as ends:
@@ -80,7 +80,10 @@ def opened(spec: "SourceSpec", settings: Settings) -> "Generator[Connector]":
         if isinstance(connector, ReadsWarehouse):
             connector.use_warehouse(ends.enter_context(running_warehouse(settings)).loader_dsn)
         if (connect := token_sessions(spec, settings, ends)) is not None:
-            cast("HttpConnector", connector).client.keep_tokens(connect)
+            if isinstance(connector, KeepsConfig):
+                connector.keep_config(connect)
+            else:
+                cast("HttpConnector", connector).client.keep_tokens(connect)
         yield ends.enter_context(connector)
 
 
@@ -90,7 +93,8 @@ def token_sessions(
     """Sessions with the warehouse for a source whose tokens are kept there; None for every other."""
     kept = getattr(getattr(spec.connector, "auth", None), "type", "")
     has_key = bool(os.environ.get("HEADWATER_SECRET_KEY"))
-    if kept != "oauth2_authorization_code" and not (kept == "oauth2_refresh_token" and has_key):
+    is_renewed = kept == "oauth2_refresh_token" or spec.connector.kind == "airbyte"
+    if kept != "oauth2_authorization_code" and not (is_renewed and has_key):
         return None
     import psycopg
 

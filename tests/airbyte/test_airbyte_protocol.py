@@ -94,6 +94,12 @@ def test_a_configuration_is_judged_by_the_sources_own_specification(
     assert source.seen[-1]["config"] == {**given, "token": SECRET, "port": 5432}
 
 
+@pytest.mark.parametrize("specification", [["token"], "token", 3, {"type": "objekt"}, {"properties": ["token"]}])
+def test_a_specification_that_is_no_schema_is_the_sources_fault(tmp_path: Path, specification: object) -> None:
+    with pytest.raises(SourceError, match="its specification is"):
+        _check(scripted(tmp_path, spec=specification).spec())
+
+
 @pytest.mark.parametrize(
     ("write", "sync_mode", "can", "expected"),
     [

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from connectors.contract import KeepsConfig
 from connectors.errors import AuthError, ConfigError, SourceError, TransientError
+from connectors.http.vault import new_key
+from connectors.registry import kind
 from connectors.sync import SyncResult
 from tests.airbyte.conftest import succeeded, sync
 from tests.airbyte.scripting import record, scripted, shared_state, state, status, stream, trouble
@@ -188,3 +192,39 @@ def test_a_source_that_cannot_be_installed_explains_itself_in_the_ledger_of_each
     rows = sql.run(dsn, f"select stream, failure_class, message from ops.syncs where source = '{name}' order by 1")
     assert [row[:2] for row in rows] == [("others", "config"), ("things", "config")]
     assert all("source-nowhere" in row[2] and len(row[2].splitlines()) <= 6 for row in rows)
+
+
+def test_a_configuration_that_the_source_changes_is_kept_encrypted_until_its_author_changes_it(
+    tmp_path: Path, dsn: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotated = "rotated-token-0815"
+    source = scripted(tmp_path, catalog=CATALOG)
+    config = {"script": str(source.script), "token": "env:TOKEN"}
+    changed = {"connectorConfig": {"config": {"script": str(source.script), "token": rotated}}, "emitted_at": 1.5}
+    control = {"type": "CONTROL", "control": {"type": "CONNECTOR_CONFIG", **changed}}
+    told = {"type": "LOG", "log": {"level": "INFO", "message": f"now {rotated}"}}
+    source.write(catalog=CATALOG, reads=[[control, told, record("things", 1), state("things", {"at": 1})]])
+    spec = source.spec({"name": "things", "primary_key": "id", "write": "merge"}, source=name, config=config)
+    monkeypatch.setenv("TOKEN", "first-token-4711")
+
+    def token_of_a_sync() -> tuple[str, str]:
+        log: list[str] = []
+        assert succeeded(sync(spec, dsn, log))
+        assert rotated not in "".join(log)
+        return source.seen[-1]["config"]["token"], "".join(log)
+
+    monkeypatch.delenv("HEADWATER_SECRET_KEY", raising=False)
+    token, log = token_of_a_sync()
+    assert token == "first-token-4711"
+    assert "not kept: HEADWATER_SECRET_KEY is not set" in log
+    monkeypatch.setenv("HEADWATER_SECRET_KEY", new_key())
+    assert token_of_a_sync()[0] == "first-token-4711"
+    assert token_of_a_sync()[0] == rotated
+    ((sealed,),) = sql.run(dsn, f"select sealed from ops.tokens where name = '{name}: connector.config'")
+    assert rotated.encode() not in bytes(sealed)
+    with kind("airbyte").open(spec) as connector:
+        assert isinstance(connector, KeepsConfig)
+        connector.keep_config(lambda: psycopg.connect(dsn, autocommit=True))
+        connector.check()
+    monkeypatch.setenv("TOKEN", "second-token-4712")
+    assert token_of_a_sync()[0] == "second-token-4712"

@@ -72,7 +72,7 @@ def test_the_faker_is_checked_discovered_and_read_onwards(dsn: str, name: str) -
 
 def test_what_the_killed_faker_had_sealed_stays_and_the_next_sync_completes_it(dsn: str, name: str) -> None:
     """The faker itself begins anew whatever its state says, so its rows are merged."""
-    settings = {"count": 8_000, "seed": 7, "records_per_slice": 500, "parallelism": 1}
+    settings = {"count": 20_000, "seed": 7, "records_per_slice": 500, "parallelism": 1}
     stream = {"name": "users", "primary_key": "id", "write": "merge", "window": {"rows": 1_000}}
     spec = source(name, {**FAKER, "config": settings}, stream)
     outcome: list[Mapping[str, Outcome]] = []
@@ -83,17 +83,17 @@ def test_what_the_killed_faker_had_sealed_stays_and_the_next_sync_completes_it(d
         target=lambda: outcome.append(sync_together([request], dsn, {"users": progress}, lambda line: None))
     )
     thread.start()
-    assert has_read.wait(120)
+    assert has_read.wait(600)
     children = psutil.Process().children(recursive=True)
     (victim, *_) = [child for child in children if "source-faker" in " ".join(child.cmdline()[:2])]
     os.kill(victim.pid, signal.SIGKILL)
     thread.join()
     assert isinstance(outcome[0]["users"], TransientError), outcome
     rows, keys = count(dsn, f"{name}.users")
-    assert 0 < rows == keys < 8_000
+    assert 0 < rows == keys < 20_000
     assert rows % 500 == 0
     assert succeeded(sync(spec, dsn))
-    assert count(dsn, f"{name}.users") == (8_000, 8_000)
+    assert count(dsn, f"{name}.users") == (20_000, 20_000)
 
 
 def test_the_smoke_tests_streams_are_loaded(dsn: str, name: str) -> None:

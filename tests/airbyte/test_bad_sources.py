@@ -28,7 +28,7 @@ SEALED = (record("things", 1), record("things", 2), state("things", {"at": 2}))
         ),
         pytest.param(
             [record("things", 3), {"do": "hang"}],
-            {"stall_timeout": "PT4S"}, TransientError, "nothing came for 4 s", marks=pytest.mark.slow,
+            {"stall_timeout": "PT12S"}, TransientError, "nothing came for 12 s", marks=pytest.mark.slow,
         ),
     ],
     ids=["50 MB state", "2 MB state", "hang"],

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -141,6 +142,15 @@ def test_a_killed_loader_takes_what_is_outside_of_the_group_along(tmp_path: Path
     while not ran.exists():
         assert time.monotonic() < deadline, "it was not ended"
         time.sleep(0.02)
+
+
+def test_a_program_that_says_nothing_for_too_long_is_given_up(place: Workplace) -> None:
+    words = "import time; time.sleep(600)"
+    with script(place, words, Limits(stall=timedelta(seconds=1))) as child:
+        with pytest.raises(TransientError, match="nothing came for 1 s while reading"):
+            next(child.lines(100))
+        assert psutil.pid_exists(child.pid)
+    assert not psutil.pid_exists(child.pid)
 
 
 def test_a_killed_program_is_told_from_one_that_failed(place: Workplace) -> None:

@@ -143,12 +143,14 @@ def test_a_huge_record_is_quarantined_and_the_rest_is_loaded(tap: MakeTap) -> No
     assert shop.rows("orders") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.slow
 def test_a_tap_that_hangs_is_given_up_with_its_whole_group(tap: MakeTap) -> None:
-    shop = tap({"catalog": catalog(tap), "stall_timeout": "PT0.5S"}, orders={})
+    # as long as a slow machine may need to start it
+    shop = tap({"catalog": catalog(tap), "stall_timeout": "PT12S"}, orders={})
 
     error = failed(shop.say(*SEALED, {"do": "hang"})["orders"], TransientError)
 
-    assert "nothing came for 0 s while reading 1 stream" in str(error)
+    assert "nothing came for 12 s while reading 1 stream" in str(error)
     assert shop.rows("orders") == [(1,), (2,)]
     eventually_gone(shop.calls[-1]["pid"])
 
@@ -170,10 +172,17 @@ def test_a_cancelled_run_ends_the_tap_and_the_next_one_has_everything_once(tap: 
 
 def test_limits_of_time_and_memory_end_the_process(tap: MakeTap) -> None:
     shop = tap({"catalog": catalog(tap), "time_limit": "PT0.5S"}, orders={})
-    assert "connector.time_limit" in str(failed(shop.say(*SEALED, {"do": "hang"})["orders"], ResourceError))
+    assert "connector.time_limit" in str(failed(shop.say({"do": "hang"})["orders"], ResourceError))
     shop.connector = {"catalog": catalog(tap), "memory_mb": 64}
     error = failed(shop.say({"do": "eat:200"}, {"do": "hang"})["orders"], ResourceError)
     assert "connector.memory_mb is 64" in str(error)
+    eventually_gone(shop.calls[-1]["pid"])
+
+
+@pytest.mark.slow
+def test_a_limit_of_time_keeps_what_was_sealed(tap: MakeTap) -> None:
+    shop = tap({"catalog": catalog(tap), "time_limit": "PT12S"}, orders={})
+    failed(shop.say(*SEALED, {"do": "hang"})["orders"], ResourceError)
     assert shop.rows("orders") == [(1,), (2,)]
 
 

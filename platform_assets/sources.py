@@ -168,6 +168,11 @@ def _loader() -> Any:
 
     class Loader(base):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            if len({key.value for key, _ in node.value if type(key.value) is str}) < len(node.value):
+                self._refuse_twice(node)
+            return super().construct_mapping(node, deep=deep)
+
+        def _refuse_twice(self, node: yaml.MappingNode) -> None:
             seen: set[str] = set()
             for key, _ in node.value:
                 # what `<<` merged in stands elsewhere, and may be said again
@@ -177,7 +182,6 @@ def _loader() -> Any:
                         what = f"the key {key.value!r} stands twice in one mapping"
                         raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
                     seen.add(key.value)
-            return super().construct_mapping(node, deep=deep)
 
     return Loader
 

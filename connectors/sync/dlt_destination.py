@@ -7,7 +7,7 @@ and no second writer, can leave a half-loaded package or an orphan row behind: d
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from dlt.common.configuration import configspec
 from dlt.common.destination import DestinationCapabilitiesContext
@@ -48,12 +48,18 @@ class SinkClient(PostgresClient):
 
     sink: ClassVar[Sink]
 
+    def __enter__(self) -> Self:
+        # dlt enters four times a package; what needs a connection opens one
+        return self
+
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
         return SinkJob(file_path, self.sink)
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
+        if self.sql_client.native_connection is None:
+            self.sql_client.open_connection()
         with self.sink.alone(self.sql_client.dataset_name):
             super().initialize_storage(truncate_tables)  # pyright: ignore[reportArgumentType] None is dlt's own default
 

@@ -9,7 +9,7 @@ from typing import Self
 from connectors.sync.batches import Batch
 from connectors.sync.clock import Clock
 from connectors.sync.folders import sync_folder
-from connectors.sync.package import Part, Target, load, table_columns
+from connectors.sync.package import Part, Target, load, prepare, table_columns
 from connectors.sync.publish import Publication
 from connectors.sync.result import SyncRequest
 
@@ -30,6 +30,7 @@ class Publisher:
         self._folder = folder
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"publish {request.label}")
+        self._pool.submit(prepare)
         self._running: Future[None] | None = None
 
     def __enter__(self) -> Self:

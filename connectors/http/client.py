@@ -365,7 +365,7 @@ class HttpClient:
     def _note_retry(self, effort: _Effort, state: tenacity.RetryCallState) -> None:
         effort.call.usage.retries += 1
         fault = _fault_of(state)
-        what = self.mask(fault.what + fault.detail) if fault else "unknown"
+        what = self.mask(fault.what) + fault.shown_detail(self.mask) if fault else "unknown"
         pause = state.upcoming_sleep
         if fault is not None and fault.failure_class == "rate_limited" and pause:
             # it did not say for how long: everybody in the pool waits, and the wait counts as one for the limit
@@ -379,7 +379,7 @@ class HttpClient:
         fault, call = error.fault, effort.call
         seconds = time.monotonic() - effort.started
         effort_text = f" after {effort.attempts} attempts in {seconds:.0f} s" if effort.attempts > 1 else ""
-        what = self.mask(f"{fault.what} on {call.place}{effort_text}{fault.detail}")
+        what = self.mask(f"{fault.what} on {call.place}{effort_text}") + fault.shown_detail(self.mask)
         raise fault.as_error(call.label, what) from error
 
 

@@ -15,7 +15,7 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +35,7 @@ from connectors.http.server_limits import ServerLimit
 from connectors.http.specs import ErrorRule
 
 _TRANSIENT: Final = frozenset({408, 425, 500, 502, 503, 504, *range(520, 528), 529, 530, 598, 599})
-_EXCERPT = 160
+_LONGEST_DETAIL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class Fault:
 
     what: the measurement without page and attempts, e.g. `HTTP 429`.
     retry_after: seconds the source asked for.
-    detail: what follows page and attempts in the message, e.g. `; the server asked for 30 s`.
+    detail: what follows page and attempts in the message, e.g. `; the server asked for 30 s`. It may hold what the
+        source said, at any length and with whatever it was sent: `shown_detail` is for messages.
     """
 
     failure_class: FailureClass
@@ -52,6 +53,11 @@ class Fault:
     hint: str
     retry_after: float | None = None
     detail: str = ""
+
+    def shown_detail(self, mask: Callable[[str], str]) -> str:
+        """The detail without secrets, then cut: a secret that is cut first is not known any more."""
+        text = mask(self.detail)
+        return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"
 
     @property
     def is_retryable(self) -> bool:
@@ -174,13 +180,13 @@ def _system_fault(cause: BaseException, host: str) -> Fault | None:
 
 
 def excerpt(body: bytes, content_type: str) -> str:
-    """`: <what the error answer says>` for a message, one line; empty when it says nothing."""
+    """`: <what the error answer says>`, one line; empty when it says nothing."""
     text = _text(body, 4_000)
     if "html" in content_type or text.lstrip()[:1] == "<":
         title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
         text = f"an HTML page titled {title[1].strip()!r}" if title else "an HTML page"
     text = " ".join(text.split())
-    return f": {text[:_EXCERPT]}{'…' if len(text) > _EXCERPT else ''}" if text else ""
+    return f": {text}" if text else ""
 
 
 def _text(body: bytes, longest: int) -> str:
@@ -188,7 +194,7 @@ def _text(body: bytes, longest: int) -> str:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:_EXCERPT] or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

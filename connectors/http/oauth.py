@@ -24,6 +24,7 @@ from connectors.secrets import resolve
 log = logging.getLogger(__name__)
 
 _SIGN_IN: Final = "Run `headwater auth login {}`."
+_SEEN_TOKENS: Final = 16
 _Value = Callable[[str], str | None]
 _OAuthSpec = ClientCredentialsSpec | RefreshTokenSpec | AuthorizationCodeSpec | JwtBearerSpec
 
@@ -68,13 +69,18 @@ class _Tokens:
         self._refused: str | None = None
         self._sent = threading.local()
         self._vault: TokenVault | None = None
-        self.secrets: tuple[str, ...] = grant.secrets
+        self._seen: tuple[str, ...] = ()
 
     def keep(self, connect: Connect) -> None:
         """From now on the vault has the tokens, where there is a refresh token to lose."""
         grant = self._grant
         if grant.is_signed_in or (grant.refresh_token is not None and has_key()):
             self._vault = TokenVault(connect)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Also tokens that were used up: their source may still speak of them."""
+        return (*self._grant.secrets, *self._seen)
 
     def sign(self, request: httpx.Request, send: Send) -> httpx.Request:
         with self._lock:
@@ -102,6 +108,8 @@ class _Tokens:
             return
         with self._vault.locked(grant.owner) as entry:
             kept = entry.kept
+            if kept is not None:
+                self._see(kept)
             if kept is None and grant.is_signed_in:
                 raise TokenRefusedError("nobody has signed in", hint=_SIGN_IN.format(grant.owner))
             if kept is None or kept.access_token == self._refused or time.time() >= kept.renew_at:
@@ -127,9 +135,13 @@ class _Tokens:
     def _take(self, kept: Kept) -> None:
         grant = self._grant
         self._token, self._renew_at = kept.access_token, kept.renew_at
-        self.secrets = (*grant.secrets, kept.access_token, *([kept.refresh_token] if kept.refresh_token else []))
+        self._see(kept)
         if self._vault is None and kept.refresh_token not in (None, grant.refresh_token):
             self._rotated(kept.refresh_token or "")
+
+    def _see(self, kept: Kept) -> None:
+        tokens = (kept.access_token, *([kept.refresh_token] if kept.refresh_token else []))
+        self._seen = tuple(dict.fromkeys((*self._seen, *tokens)))[-_SEEN_TOKENS:]
 
     def _rotated(self, refresh_token: str) -> None:
         """The source changes the refresh token at every use: this process goes on with the new one."""

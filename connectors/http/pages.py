@@ -133,7 +133,9 @@ class PageFetcher:
             fault = error.fault
         else:
             return
-        raise fault.as_error(self._label, f"{fault.what} on {self.place}page {page.number}{fault.detail}")
+        mask = self._client.mask
+        what = mask(f"{fault.what} on {self.place}page {page.number}") + fault.shown_detail(mask)
+        raise fault.as_error(self._label, what)
 
     @property
     def _layout(self) -> Layout:

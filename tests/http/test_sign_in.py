@@ -1,13 +1,18 @@
 """Signing in by a browser: PKCE, one attempt's own answer, tokens kept encrypted, renewed once for all processes."""
 
 import json
+import logging
 import stat
+import subprocess
+import sys
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -24,6 +29,7 @@ from connectors.http.specs import AuthorizationCodeSpec, RefreshTokenSpec
 from connectors.http.vault import Kept, TokenVault
 from connectors.registry import kind
 from connectors.specs import SourceSpec
+from connectors.sync import SyncRequest, sync
 from platform_assets.warehouse import Warehouse
 from tests.cli.conftest import Project, project
 from tests.http.reading import context, ids, source
@@ -31,6 +37,8 @@ from tests.http.serving import Exchange, records, serving
 from tests.support import sql
 
 __all__ = ["project"]
+
+ROOT = Path(__file__).parents[2]
 
 
 class Provider:
@@ -214,6 +222,60 @@ def test_processes_share_one_token_and_renew_it_once(warehouse: Warehouse) -> No
         assert list(threads.map(one, [server.url] * 4)) == [[0, 1, 2]] * 4
     assert provider.given == 6
     assert len(provider.bodies) == 2
+
+
+def test_real_processes_renew_once_for_all_of_them(warehouse: Warehouse) -> None:
+    provider = Provider()
+    with serving(provider) as server, ExitStack() as ends:
+        put(warehouse.loader_dsn, Kept("shop", "access-0", 0.0, "refresh-0"))
+        connector = {"kind": "rest", "base_url": server.url, "auth": code_auth(server.url)}
+        said = {"source": "shop", "owner": "team:data", "connector": connector}
+        words = [sys.executable, "-m", "tests.http.signed_reader", warehouse.loader_dsn]
+        running = [
+            ends.enter_context(
+                subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(3)
+        ]
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(said | {"streams": [{"name": "things", "path": "/things"}]}) + "\n")
+            process.stdin.flush()
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        assert [process.communicate("go\n", timeout=240)[0] for process in running] == ["3\n"] * 3
+    assert len(provider.bodies) == 1
+
+
+def test_no_token_is_in_a_log_a_message_or_a_row_of_the_warehouse(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the source echoes in its error what it was sent."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("CLIENT_SECRET", "s3cret-of-the-client")
+    provider, dsn = Provider(), warehouse.loader_dsn
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.path == "/token" or not provider.given:
+            provider(exchange)
+        else:
+            sent = exchange.headers["authorization"]
+            exchange.json({"error": f"{sent} with {provider.refresh} may not, {provider.bodies}"}, 403)
+
+    with serving(answer) as server:
+        auth = {**code_auth(server.url), "client_secret": "env:CLIENT_SECRET"}
+        spec = source(server.url, auth=auth)
+        put(dsn, Kept(spec.source, "access-0", 0.0, "refresh-0"))
+        with pytest.raises(AuthError, match="HTTP 403") as caught:
+            sync(SyncRequest(spec, spec.streams[0]), dsn)
+    tables = sql.run(dsn, "select tablename from pg_tables where schemaname = 'ops'")
+    rows = [str(row) for (table,) in tables for row in sql.run(dsn, f"select t::text from ops.{table} t")]
+    assert any("HTTP 403" in row for row in rows), "the ledger has the message"
+    text = "\n".join([str(caught.value), caplog.text, *rows])
+    for hidden in ("access-0", "access-1", "refresh-0", "refresh-1", "s3cret-of-the-client"):
+        assert hidden not in text
+    assert (provider.given, provider.refresh) == (1, "refresh-1")
 
 
 def test_nothing_of_a_token_stands_in_the_warehouse_in_clear_and_another_key_reads_nothing(

@@ -194,7 +194,8 @@ class _Sync:
         if audit.quarantined:
             message = f"{audit.quarantined} records in quarantine. {message}".strip()
         self.clock.at("finalize")
-        row = ledger.close_row(self.connection, self.lease.sync_id, status, None, message, self._cost, verdicts)
+        cost = self._cost
+        row = ledger.close_row(self.connection, self.lease.sync_id, status, None, message, cost, verdicts)
         (started, finished, *counts, loaded_bytes, windows, after, cursor, schema_version, load_ids) = row
         table = f"{self.connection.info.dbname}.{request.source.schema_name}.{request.stream.name}"
         return SyncResult(
@@ -205,12 +206,12 @@ class _Sync:
             rows=RowCounts(*counts),
             table_name=table,
             columns=observed_columns(self.connection, request),
-            step_seconds=self._cost.step_seconds,
-            received_bytes=self.usage.received_bytes,
+            step_seconds=cost.step_seconds,
+            received_bytes=cost.received_bytes,
             loaded_bytes=loaded_bytes,
-            requests=self.usage.requests,
-            wait_seconds=self.usage.wait_seconds,
-            peak_memory_bytes=self.lease.peak_memory_bytes,
+            requests=cost.requests,
+            wait_seconds=cost.wait_seconds,
+            peak_memory_bytes=cost.peak_memory_bytes,
             windows=windows,
             state_before=self.state_before,
             state_after=after or self.state_before,

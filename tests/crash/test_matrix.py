@@ -22,6 +22,7 @@ from platform_assets.warehouse import Warehouse
 from platform_assets.warehouse.layout import layout_of
 from tests.crash.victim import (
     DISPOSITIONS,
+    PATIENCE_SECONDS,
     Cue,
     Paged,
     eventually,
@@ -139,7 +140,7 @@ def test_a_cut_connection_inside_a_publication_fails_the_sync_and_loses_nothing(
                 "where wait_event_type = 'Lock' and application_name like 'headwater unit%' "
                 "and datname = current_database()"
             )
-        victim.join(30)
+        victim.join(PATIENCE_SECONDS)
     assert [type(failure) for failure in failures] == [LoaderError]
     sync(warehouse.loader_dsn, disposition)
     verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
@@ -166,7 +167,7 @@ def test_a_process_that_lost_its_stream_can_never_publish_late(
     )
     sync(warehouse.loader_dsn, disposition)
     os.kill(child.pid, signal.SIGCONT)
-    child.join(30)
+    child.join(PATIENCE_SECONDS)
     assert child.exitcode == 3, "the overtaken process must end with an error"
     verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
 
@@ -224,7 +225,7 @@ def test_a_second_sync_is_refused_at_once(warehouse: Warehouse, matrix: Note, di
 def test_a_full_disk_is_a_resource_failure(warehouse: Warehouse, matrix: Note, disposition: str) -> None:
     matrix(disposition, "disk full")
     child = started(_sync_on_a_full_disk, warehouse.loader_dsn, disposition)
-    child.join(60)
+    child.join(PATIENCE_SECONDS)
     assert child.exitcode == ResourceError.exit_code
     sync(warehouse.loader_dsn, disposition)
     verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
@@ -249,7 +250,7 @@ def test_a_sync_killed_after_its_last_publication_counts_as_succeeded(warehouse:
             os.kill(os.getpid(), signal.SIGKILL)
 
     child = started(_sync_with, warehouse.loader_dsn, "append", die_when_done)
-    child.join(60)
+    child.join(PATIENCE_SECONDS)
     assert child.exitcode == -signal.SIGKILL
     sync(warehouse.loader_dsn, "append")
     with psycopg.connect(warehouse.admin_dsn) as admin:
@@ -298,7 +299,7 @@ def _wait_for_waiter(warehouse: Warehouse) -> None:
 
 
 def _wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline, "the child never stopped itself"
         time.sleep(0.02)

@@ -20,6 +20,8 @@ from connectors.sync.lifecycle import run
 from tests.support.scripted import records, source
 
 ROWS, PAGE = 300, 100
+PATIENCE_SECONDS = 120
+"""For what must happen; a machine may be slow."""
 DISPOSITIONS: dict[str, dict[str, Any]] = {
     "append": {"write": "append", "cursor": {"field": "n"}},
     "merge": {"write": "merge", "primary_key": "n", "cursor": {"field": "n"}},
@@ -125,7 +127,7 @@ def killed(dsn: str, disposition: str, cue: Cue) -> bool:
     """Run the sync in a child until the cue; True when it died of it, False when it was done before."""
     child = _fork.Process(target=_run_until, args=(dsn, disposition, cue), daemon=True)
     child.start()
-    child.join(60)
+    child.join(PATIENCE_SECONDS)
     if child.exitcode not in (0, -signal.SIGKILL):
         raise AssertionError(f"the child ended with {child.exitcode}")
     return child.exitcode == -signal.SIGKILL
@@ -145,7 +147,7 @@ def step_changes(dsn: str, disposition: str) -> int:
     return len(seen)
 
 
-def eventually(dsn: str, query: str, parameters: list[Any] | None = None, seconds: float = 30) -> None:
+def eventually(dsn: str, query: str, parameters: list[Any] | None = None, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until the query returns a row."""
     deadline = time.monotonic() + seconds
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -83,6 +83,21 @@ def test_scd2_keeps_every_version(warehouse: Warehouse) -> None:
     assert found == [(1, "a", False), (1, "A", True), (2, "b", True)]
 
 
+@pytest.mark.parametrize("deletes", ["mark", "snapshot"])
+def test_scd2_closes_the_version_of_a_deleted_key_and_opens_one_when_it_is_back(
+    warehouse: Warehouse, deletes: str
+) -> None:
+    options = {"write": "scd2", "primary_key": "id", "cursor": {"field": "at"}, "snapshot": deletes == "snapshot"}
+    kept, gone = {"id": 1, "at": 1}, {"id": 2, "at": 2}
+    sync(warehouse.loader_dsn, [records(kept, {"id": 2, "at": 1}, gone)], **options)
+    marks = [gone | {"_deleted": True}] if deletes == "mark" else []
+    closed = sync(warehouse.loader_dsn, [records(kept, *marks)], **options)
+    back = sync(warehouse.loader_dsn, [records(kept, gone)], **options)
+    assert (closed.rows.deleted, back.rows.loaded, back.rows.updated) == (1, 1, 0)
+    found = rows(warehouse, "select id, at, _valid_to is null from raw_unit.things order by id, _valid_from")
+    assert found == [(1, 1, True), (2, 2, False), (2, 2, True)]
+
+
 def test_rows_without_a_key_are_quarantined_and_the_sync_goes_on(warehouse: Warehouse) -> None:
     result = sync(
         warehouse.loader_dsn, [records({"id": 1}, {"id": None, "v": "x"}, {"v": "y"})], write="merge", primary_key="id"

@@ -142,6 +142,7 @@ def test_a_sync_of_any_kind_fills_its_row_and_keeps_its_state(shops: Shops, kind
     (row,) = _found(lab, "select * from ops.syncs where source = %s", name)
     (state,) = _found(lab, "select * from ops.stream_state where source = %s and stream = %s", name, STREAM)
     loads = _found(lab, f"select load_id from raw_{name}._dlt_loads")
+    rows = _found(lab, f"select _synced_at, _deleted, _dlt_load_id from raw_{name}.{STREAM}")
     exact = {
         "source": name, "stream": STREAM, "kind": kind, "trigger": "cli", "run_id": "run-1", "epoch": 1, "step": "done",
         "rows_extracted": ROWS, "rows_loaded": ROWS, "rows_updated": 0, "rows_deleted": 0, "rows_deduplicated": 0,
@@ -157,10 +158,14 @@ def test_a_sync_of_any_kind_fills_its_row_and_keeps_its_state(shops: Shops, kind
     filled = ("received_bytes", "loaded_bytes", "peak_memory_bytes", *(["requests"] if given.asks else []))
     assert {key: row[key] for key in filled if not row[key]} == {}
     assert {item["name"] for item in row["verdicts"]} >= {"schema_drift"}
+    assert all(row["started_at"] < found["_synced_at"] < row["finished_at"] for found in rows)
+    assert [(found["_deleted"], found["_dlt_load_id"] in row["load_ids"]) for found in rows] == [(False, True)] * ROWS
     # with what it was read by, by which sync, and how large it is
     assert (state["engine"], state["sync_id"], state["version"]) == (kind, row["sync_id"], 1)
     assert 0 < state["size_bytes"] < 64 << 10
-    assert (str(row["sync_id"]), row["peak_memory_bytes"]) == (result.sync_id, result.peak_memory_bytes)
+    # and the result says what the ledger says
+    assert (str(row["sync_id"]), row["step_seconds"]) == (result.sync_id, dict(result.step_seconds))
+    assert row["peak_memory_bytes"] == result.peak_memory_bytes
 
 
 def test_the_row_of_a_partition_names_its_window_and_what_fell_outside(lab: Lab) -> None:

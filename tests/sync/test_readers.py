@@ -26,6 +26,7 @@ DISPOSITIONS: dict[str, dict[str, Any]] = {
 BAD: dict[str, dict[str, Any]] = {
     "row rule": {"checks": [{"type": "row_rule", "column": "n", "min": 0}]},
     "reconcile": {"checks": [{"type": "reconcile", "against": "count"}]},
+    "schema": {"drift": {"new": "freeze"}},
     "quarantine": {"columns": {"v": {"type": "text", "accepted_values": ["good"]}}, "max_quarantined": {"rows": 3}},
 }
 SEEN = """
@@ -87,10 +88,10 @@ def page(generation: int, first: int, count: int, **other: Any) -> Message:
 
 
 def bad_script(reader: Reader) -> Iterator[Any]:
-    """Wrong in every way at once: negative numbers, values nobody accepts, fewer rows than the source has."""
+    """Wrong in every way at once: negative numbers, values nobody accepts, a new column, fewer rows than there are."""
     yield page(2, 0, ROWS)
     yield reader.wait_for_polls
-    yield page(2, ROWS, 10, n=-1, v="evil")
+    yield page(2, ROWS, 10, n=-1, v="evil", surprise=1)
     yield Attestation(rows=5 * ROWS)
 
 
@@ -99,8 +100,15 @@ def loaded(warehouse: Warehouse) -> list[tuple[Any, ...]]:
         return session.execute("select status, failure_class from ops.syncs order by started_at").fetchall()
 
 
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("disposition", DISPOSITIONS)
+ALL = [(disposition, bad) for disposition in DISPOSITIONS for bad in BAD]
+"""One of each is tried always, the others with `make test-all`."""
+QUICK = {("append", "row rule"), ("merge", "quarantine"), ("delete-insert", "schema"), ("replace", "reconcile"),
+         ("scd2", "row rule"), ("replace", "row rule"), ("merge", "reconcile")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("disposition", "bad"), [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL]
+)
 def test_a_bad_load_is_never_seen(warehouse: Warehouse, disposition: str, bad: str) -> None:
     policy = DISPOSITIONS[disposition] | BAD[bad]
     sync(warehouse.loader_dsn, [page(1, 0, ROWS), Attestation(rows=ROWS)], **policy)

@@ -68,7 +68,7 @@ REPOSITORY = "__repository__"
 
 
 def ask(url: str, query: str, **variables: Any) -> Any:
-    answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    answer = httpx.post(f"{url}/graphql", json={"query": query, "variables": variables}, timeout=300)
     told = answer.json()
     assert "errors" not in told, told["errors"]
     return told["data"]

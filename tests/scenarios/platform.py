@@ -205,7 +205,7 @@ class Platform:
     def windows(self, since: datetime, count: int = 1) -> Mapping[str, Sequence[str]]:
         """Reason to windows of the backfills that were launched since then, once so many have ended."""
         ended = "select 1 from ops.backfills where created_at > %s and ended_at is not null having count(*) >= %s"
-        self.wait_for(lambda: self.rows(ended, since, count), f"{count} backfills to end", 300)
+        self.wait_for(lambda: self.rows(ended, since, count), f"{count} backfills to end", 900)
         found = self.rows(
             "select b.reason, array_agg(w.partition order by w.partition) from ops.backfills b"
             " join ops.backfill_windows w using (backfill_id) where b.created_at > %s group by b.backfill_id, b.reason",
@@ -218,7 +218,7 @@ class Platform:
         now = time.time()
         self.wait_for(lambda: graphql.ticks_since(self.url, "dbt_automation", now) >= count, f"{count} ticks")
 
-    def wait_for(self, done: Any, what: str, seconds: float = 240.0) -> None:
+    def wait_for(self, done: Any, what: str, seconds: float = 600.0) -> None:
         deadline = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -255,7 +255,7 @@ def dagster_dev(root: Path, env: Mapping[str, str], port: int) -> Generator[None
             cwd=root, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not graphql.answers(f"http://127.0.0.1:{port}"):
             assert process.poll() is None, (root.parent / "dagster.log").read_text()[-2000:]
             assert time.monotonic() < deadline, "dagster dev does not answer"
@@ -264,6 +264,6 @@ def dagster_dev(root: Path, env: Mapping[str, str], port: int) -> Generator[None
     finally:
         process.terminate()
         try:
-            process.wait(60)
+            process.wait(120)
         finally:
             kill_all(process)

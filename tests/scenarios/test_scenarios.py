@@ -13,7 +13,7 @@ from scripts import screenshots
 from tests.scenarios.conftest import LATE
 from tests.scenarios.platform import FLIGHTS, OF_FLIGHTS, Platform, everything
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 DRIFT, GREEN = {FLIGHTS: {"schema_drift"}}, dict[str, frozenset[str]]()
 OF_WEATHER_ALONE = {"staging/stg_nyc_weather__weather", "marts/weather_hours"}
 REFUSED = {"staging/stg_nyc_flights__flights", "marts/carrier_days"}

@@ -132,6 +132,8 @@ def copies_into(arriving: CopyColumn, column: Column, *, is_binary: bool = False
 
 @cache
 def _naming() -> Any:
+    # all of it first: while another thread imports it, a part alone may find it gone from sys.modules (KeyError: 'dlt')
+    import dlt  # noqa: F401  # pyright: ignore[reportUnusedImport] for its import alone
     from dlt.common.normalizers.naming.snake_case import NamingConvention
 
     return NamingConvention(MAX_NAME_BYTES)

@@ -8,10 +8,10 @@ WORKERS = 3
 # an interpreter to use before any that is found on PATH, e.g. make setup PYTHON=/usr/local/bin/python3.12
 PYTHON =
 
-.PHONY: help setup demo ui test test-all lint format types bench doctor clean
+.PHONY: help setup demo ui test test-all conformance lint format types bench doctor clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## .venv with everything of uv.lock, and .env; does nothing when both are there
 	@UV_VERSION=$(UV_VERSION) PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -29,6 +29,14 @@ test: setup ## the tests, without the slow ones
 
 test-all: setup ## all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+# what stands on programs of others, which are fetched from the package index: docs/export.md, docs/singer.md
+CONFORMANCE = tests/export/test_conformance.py tests/singer/test_target_streams.py tests/singer/test_tap_postgres.py \
+	tests/singer/test_log_based.py tests/airbyte/test_real_sources.py tests/airbyte/test_images.py \
+	tests/process/test_lost_loader.py
+
+conformance: setup ## the suites of Singer and Airbyte over what we export and load; real taps and sources
+	@$(BIN)/python -m pytest $(CONFORMANCE) --timeout 900 -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## style and format
 	@$(BIN)/ruff check .

@@ -90,9 +90,16 @@ def test_the_sources_of_the_readme_are_valid() -> None:
     assert [parse_source(document["attributes"], "README.md").source for document in found] == ["shop"]
 
 
-def test_ci_ends_with_the_test_command_of_the_readme() -> None:
+def test_ci_runs_the_test_command_of_the_readme_and_then_the_suites_of_others() -> None:
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().splitlines()
-    assert lines[-1] == "make test"
+    assert lines[-4:] == ["make lint", "make types", "make test", "make conformance"]
+
+
+def test_the_files_of_the_conformance_suites_exist() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = re.findall(r"tests/\w+/\w+\.py", text[text.index("CONFORMANCE =") : text.index("conformance: setup")])
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_every_command_that_a_message_names_exists() -> None:

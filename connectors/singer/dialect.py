@@ -105,7 +105,7 @@ class SingerDialect:
                 bookmark=item.position.get("bookmark"),
                 bookmark_name=item.position.get("stream", item.name),
             )
-            for alias in catalog.aliases(item.name):
+            for alias in (*catalog.aliases(item.name), *self._program.mapped_name(item.name)):
                 # an id wins over another stream's alias
                 if alias == item.name or alias not in self._streams:
                     self._streams[alias] = stream

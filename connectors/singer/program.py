@@ -2,9 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from connectors.contract import DiscoveredStream
 from connectors.errors import ConfigError, HeadwaterError
@@ -56,6 +56,13 @@ class TapProgram:
             storage = {"root": f"file://{place.folder}", "prefix": "batch-"}
             config |= {"batch_config": {"encoding": {"format": "jsonl", "compression": "gzip"}, "storage": storage}}
         return [str(executable), "--config", str(place.file("config.json", json.dumps(config)))]
+
+    def mapped_name(self, tap_stream: str) -> Iterator[str]:
+        """What the configuration's stream maps, which the tap itself follows, call the stream; nothing without one."""
+        maps = self.config.get("stream_maps")
+        settings = cast("Mapping[str, Any]", maps).get(tap_stream) if isinstance(maps, Mapping) else None
+        if isinstance(settings, Mapping) and (alias := cast("Mapping[str, Any]", settings).get("__alias__")):
+            yield str(alias)
 
     def catalog(self, place: Workplace) -> Catalog:
         """The catalog of the file in the source file, else what the tap discovers now: it is never stale.

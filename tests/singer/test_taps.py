@@ -1,6 +1,7 @@
 """What a Singer tap says reaches the warehouse as it is meant; each stream has an outcome and a state of its own."""
 
 import gzip
+import hmac
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from connectors.registry import kind
 from tests.singer.conftest import MakeTap
 from tests.singer.test_bad_taps import eventually_gone
 from tests.support.tapping import record, result, schema, state
+
+SHAPE = {"properties": {"n": {"type": "integer"}}}
 
 
 def test_streams_of_one_run_have_tables_results_and_states_of_their_own(
@@ -142,6 +145,35 @@ def test_records_are_renamed_flattened_and_stripped_of_blocked_columns(tap: Make
     assert root["view-key-properties"] == ["Nr"]
 
 
+def test_messages_and_bookmarks_may_call_a_stream_by_any_of_its_names(tap: MakeTap, tmp_path: Path) -> None:
+    entry = {"tap_stream_id": "public-orders", "stream": "orders", "stream_alias": "sales", "schema": SHAPE,
+             "metadata": [{"breadcrumb": [], "metadata": {"schema-name": "shop"}}]}  # fmt: skip
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(json.dumps({"streams": [entry]}))
+    maps = {"public-orders": {"__alias__": "articles"}}
+    names = ("public-orders", "orders", "sales", "shop-orders", "articles")
+    shop = tap({"catalog": str(catalog)}, ours={"stream": "public-orders"})
+
+    said = [line for n, name in enumerate(names) for line in (schema(name, n={}), record(name, n=n))]
+    outcome = shop.say(*said, state(sales={"at": 1}), stream_maps=maps)
+
+    assert result(outcome["ours"]).rows.loaded == len(names)
+    assert shop.position("ours") == {"stream": "sales", "bookmark": {"at": 1}}
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_hashed_column_is_hashed_wherever_its_records_wait(
+    tap: MakeTap, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    monkeypatch.setenv("HASH_KEY", "k" * 16)
+    shop = tap(orders={"columns": {"v": {"rule": "hash", "key": "env:HASH_KEY"}}})
+
+    result(shop.sync({"tables": {"orders": 2}, "shared": is_shared})["orders"])
+
+    hashed = [hmac.digest(b"k" * 16, f"value {n}".encode(), "sha256").hex() for n in (1, 2)]
+    assert shop.rows("orders", "n, v") == [(1, hashed[0]), (2, hashed[1])]
+
+
 def test_what_is_not_a_bookmark_is_handed_back_after_a_run_that_succeeded(tap: MakeTap) -> None:
     shop = tap(orders={})
     fields = schema("orders", n={"type": "integer"})
@@ -195,3 +227,8 @@ def test_settings_that_contradict_a_tap_are_refused_with_the_file(
 ) -> None:
     with pytest.raises(ConfigError, match=key):
         tap(orders=settings).spec({})
+
+
+def test_files_of_records_do_not_go_together_with_stream_maps(tap: MakeTap) -> None:
+    with pytest.raises(ConfigError, match="batch: true goes round"):
+        tap({"batch": True}, orders={}).spec({"stream_maps": {"orders": {}}})

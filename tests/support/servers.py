@@ -68,10 +68,11 @@ def running_server() -> Generator[TestServer]:
 
 
 @contextmanager
-def system_server(programs: Path, folder: Path, *options: str) -> Generator[str]:
+def system_server(programs: Path, folder: Path, *options: str, port: int = 5432, settings: str = "") -> Generator[str]:
     """Another PostgreSQL on this machine, on its own socket; the URL of an administrator without superuser.
 
-    options: of initdb. Run by the system user `postgres`, so for root only.
+    options: of initdb. settings: more of the server's, `-c name=value`. Run by the system user `postgres`, so for root
+    only.
     """
 
     def program(name: str, *words: str) -> None:
@@ -88,12 +89,13 @@ def system_server(programs: Path, folder: Path, *options: str) -> Generator[str]
     work.mkdir()
     shutil.chown(work, "postgres")
     program("initdb", "-D", f"{work}/data", "--auth=trust", "--username=postgres", "--no-sync", *options)
-    options = f"-k {work} -c listen_addresses='' -c fsync=off"
-    program("pg_ctl", "-D", f"{work}/data", "-l", f"{work}/log", "-o", options, "--wait", "start")
+    started = f"-k {work} -c port={port} -c listen_addresses='' -c fsync=off {settings}"
+    program("pg_ctl", "-D", f"{work}/data", "-l", f"{work}/log", "-o", started, "--wait", "start")
     try:
-        with psycopg.connect(f"postgresql://postgres@/postgres?host={work}", autocommit=True) as session:
+        where = f"host={work}&port={port}"
+        with psycopg.connect(f"postgresql://postgres@/postgres?{where}", autocommit=True) as session:
             session.execute("create role boss login createrole createdb")
-        yield f"postgresql://boss@/prod?host={work}"
+        yield f"postgresql://boss@/prod?{where}"
     finally:
         program("pg_ctl", "-D", f"{work}/data", "--mode=immediate", "stop")
 

@@ -108,6 +108,7 @@ class ReplicatedRead:
         if left is not None:
             pg_slot.drop_slot(self.aside, left, self.where)
             self.context.log(f"dropped {left}: it belonged to a read that left no position")
+        self.context.log(f"making slot {self.slot_name}, which waits for transactions that are running at the source")
         position, snapshot = pg_slot.create_slot(replication, self.slot_name, self.where)
         self.has_created = True
         self.context.log(f"slot {self.slot_name} begins at {pg_wal.lsn_text(position)}; reading all rows before it")
@@ -143,11 +144,8 @@ class ReplicatedRead:
         self, table: _Table, slot: Slot, replication: "Connection[Any]", saved: Mapping[str, Any], emit: Emit
     ) -> bool:
         """What the log has up to now; whether it had anything. The mark stays until the table was read by it."""
-        position = pg_wal.lsn(saved["lsn"])
-        row = self.aside.execute(_NOW).fetchone()
-        assert row is not None
-        until = pg_wal.lsn(row[0])
-        self.context.log(f"{slot}; reading from {saved['lsn']} to {row[0]}")
+        position, until = pg_wal.lsn(saved["lsn"]), self._end_of_log(saved["lsn"])
+        self.context.log(f"{slot}; reading from {saved['lsn']} to {pg_wal.lsn_text(until)}")
         assert self.stream.replication is not None
         log = pg_wal.Changes(replication, self.context.cancelled)
         log.start(self.slot_name, self.stream.replication.publication, position)
@@ -185,6 +183,15 @@ class ReplicatedRead:
         emit(checkpoint(max(ended, until, position)))
         return is_new
 
+    def _end_of_log(self, saved: str) -> int:
+        """What is durable at the source. Raises ConfigError when that is less than was read before."""
+        row = self.aside.execute(_NOW).fetchone()
+        assert row is not None
+        if (until := pg_wal.lsn(row[0])) < pg_wal.lsn(saved):
+            what = f"the log of the source ends at {row[0]}, before the saved {saved}: an older copy of it runs"
+            raise ConfigError(self.where, what, f"On a standby wait for it. {self._anew_hint}")
+        return until
+
     def _messages(self, log: pg_wal.Changes, until: int) -> "Iterator[pg_output.Message]":
         """Of transactions that were committed before `until`."""
         for body in log.messages(until):
@@ -201,9 +208,13 @@ class ReplicatedRead:
             hint = "The server speaks another protocol than pgoutput, version 1; report it."
             raise SourceError(self.where, f"the log of {self.slot_name} is not understood: {error}", hint) from error
 
+    @property
+    def _anew_hint(self) -> str:
+        return f"Read the table anew: headwater state reset {self.where} --yes"
+
     def _usable(self, slot: Slot | None, saved: Mapping[str, Any], system: str) -> Slot:
         """The slot that has everything after the saved position."""
-        anew = f"Read the table anew: headwater state reset {self.where} --yes"
+        anew = self._anew_hint
         if saved["system"] != system:
             raise ConfigError(self.where, "the saved position is one of another server", anew)
         if slot is None:

@@ -112,7 +112,7 @@ def create_slot(
     The snapshot holds while the connection does nothing else; a temporary slot ends with it.
 
     Raises:
-        ConfigError: the source has no slot left.
+        ConfigError: the source has no slot left, or one of this name in another of its databases.
     """
     command = sql.SQL("CREATE_REPLICATION_SLOT {}{} LOGICAL pgoutput EXPORT_SNAPSHOT").format(
         sql.Identifier(name), sql.SQL(" TEMPORARY" if is_temporary else "")
@@ -122,6 +122,9 @@ def create_slot(
     except errors.ConfigurationLimitExceeded as error:
         hint = f"Raise max_replication_slots there, or drop one: headwater slots {where.partition('.')[0]}"
         raise ConfigError(where, "all replication slots of the source are in use", hint) from error
+    except errors.DuplicateObject as error:
+        hint = "Name this one otherwise: replication: {slot: ...}. Names of slots are the whole server's."
+        raise ConfigError(where, f"slot {name} is one of another database of the same server", hint) from error
     assert row is not None
     return lsn(row[1]), row[2]
 

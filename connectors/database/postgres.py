@@ -128,7 +128,7 @@ class PostgresConnector:
         current: list[psycopg.Connection[Any]] = []
 
         def interrupt() -> None:
-            for connection in current:
+            for connection in (*current,):
                 _cancel(connection)
 
         def replicate(emit: Any) -> None:
@@ -137,7 +137,7 @@ class PostgresConnector:
                 with interrupting(context.cancelled, interrupt):
                     read = ReplicatedRead(
                         aside,
-                        lambda: self._replicating(where),
+                        lambda: self._replicating(where, current),
                         lambda snapshot: self.connected(where, snapshot),
                         where,
                         self.schema,
@@ -197,14 +197,20 @@ class PostgresConnector:
             with self._classified(where, "preparing the session"):
                 for name, value in (*SESSION, *self._timeouts()):
                     connection.execute("select set_config(%s, %s, false)", (name, value))
+                # nothing may be asked of it for as long as the log is read; servers before 14 do not know it
+                connection.execute(
+                    "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'"
+                )
             yield connection
         finally:
             with suppress(psycopg.Error):
                 connection.close()
 
     @contextmanager
-    def _replicating(self, where: str) -> Generator["psycopg.Connection[Any]"]:
-        """A connection that speaks the replication protocol."""
+    def _replicating(
+        self, where: str, current: "list[psycopg.Connection[Any]]"
+    ) -> Generator["psycopg.Connection[Any]"]:
+        """A connection that speaks the replication protocol; while it is open, one of the current ones."""
         try:
             connection = psycopg.connect(
                 self._conninfo(), autocommit=True, prepare_threshold=None, replication="database"
@@ -215,8 +221,11 @@ class PostgresConnector:
             with self._classified(where, "preparing the session"):
                 for name, value in (*SESSION, *REPLICATION_SESSION):
                     connection.execute(sql.SQL("set {} to {}").format(sql.Identifier(name), sql.Literal(value)))
+            current.append(connection)
             yield connection
         finally:
+            if connection in current:
+                current.remove(connection)
             with suppress(psycopg.Error):
                 connection.close()
 

@@ -1,8 +1,10 @@
 """Servers that cannot give the log, or not any more: each says what is wrong and what to do, and keeps no slot."""
 
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,8 +13,10 @@ import pytest
 from psycopg import sql
 
 from connectors.contract import Checkpoint, CopyFile, Message, ReadContext, StreamState
-from connectors.errors import AuthError, ConfigError, HeadwaterError, TransientError
+from connectors.database.pg_wal import Changes, lsn
+from connectors.errors import AuthError, Cancelled, ConfigError, HeadwaterError, TransientError
 from connectors.kinds.database import KIND
+from connectors.sync import Progress
 from platform_assets.warehouse import Warehouse
 from platform_assets.warehouse.layout import layout_of
 from tests.crash.victim import eventually
@@ -28,7 +32,7 @@ from tests.database.replicating import (
     run,
     slots,
 )
-from tests.database.test_replication_crash import changed, changed_again, filled, widened
+from tests.database.replication_victim import changed, changed_again, filled, widened
 from tests.support.servers import SYSTEM_SERVERS, TestServer, running_server, short_folder, system_server
 
 TIMEOUT = 240.0
@@ -107,6 +111,18 @@ def test_a_server_without_a_free_slot_says_so(orders: Source, server: TestServer
             orders.execute("select pg_drop_replication_slot(%s)", [name])
 
 
+def test_a_slot_of_that_name_in_another_database_is_left_alone(
+    orders: Source, server: TestServer, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    with psycopg.connect(server.admin_url(warehouse.database), autocommit=True) as elsewhere:
+        elsewhere.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [SLOT])
+
+        with pytest.raises(ConfigError, match=r"another database of the same server\n.*replication: {slot"):
+            read(tmp_path)
+
+        assert slots(elsewhere) == [SLOT]
+
+
 def test_a_server_without_a_free_sender_is_tried_again(orders: Source, source_url: str, tmp_path: Path) -> None:
     most = int(orders.execute("show max_wal_senders").fetchall()[0][0])
     with ExitStack() as open_sessions:
@@ -170,6 +186,72 @@ def _lose(orders: Source) -> None:
         orders.execute("delete from orders where id = (select max(id) from orders)")
         orders.execute("select pg_switch_wal()")
     orders.execute("checkpoint")
+
+
+def test_a_source_that_was_restored_from_an_older_copy_is_refused(orders: Source, tmp_path: Path) -> None:
+    """From there on the log of the copy would be skipped up to the saved position."""
+    replication = position(read(tmp_path)).connector["replication"]
+    ahead = StreamState(connector={"replication": {**replication, "lsn": "FFFFFF/0"}})
+
+    with pytest.raises(ConfigError, match=r"before the saved FFFFFF/0: an older copy of it runs\n.*state reset"):
+        read(tmp_path, ahead)
+
+
+def test_a_slot_that_has_to_wait_for_a_transaction_can_be_given_up(
+    orders: Source, source_url: str, warehouse: Warehouse
+) -> None:
+    cancelled, asked = threading.Event(), threading.Event()
+
+    def on_log(line: str) -> None:
+        if "waits for transactions" in line:
+            asked.set()
+
+    def give_up() -> None:
+        asked.wait(TIMEOUT)
+        waiting = "select 1 from pg_stat_activity where query like 'CREATE_REPLICATION_SLOT%%' and state = 'active'"
+        eventually(source_url, waiting, None, TIMEOUT)
+        cancelled.set()
+
+    with psycopg.connect(source_url) as writer:
+        writer.execute("insert into orders values (999)")
+        thread = threading.Thread(target=give_up)
+        thread.start()
+        with pytest.raises(Cancelled):
+            run(warehouse, progress=Progress(on_log=on_log, cancelled=cancelled))
+        thread.join(TIMEOUT)
+        writer.rollback()
+    assert slots(orders) == []
+
+
+@pytest.mark.slow
+def test_a_reader_that_asks_how_far_the_server_is_tells_it_nothing(
+    orders: Source, source_url: str, tmp_path: Path
+) -> None:
+    saved = lsn(position(read(tmp_path)).connector["replication"]["lsn"])
+    changed(orders)
+    cancelled = threading.Event()
+    with closing(psycopg.connect(source_url, autocommit=True, replication="database")) as session:
+        changes = Changes(session, cancelled)
+        changes.start(SLOT, "shop", saved)
+        reader = threading.Thread(target=lambda: list(changes.messages(1 << 62)))
+        reader.start()
+        try:
+            for _ in range(5):
+                orders.execute("delete from orders where id = (select max(id) from orders)")
+                now = lsn(orders.execute("select pg_current_wal_flush_lsn()::text").fetchall()[0][0])
+                deadline = time.monotonic() + TIMEOUT
+                while changes.reached < now:
+                    assert time.monotonic() < deadline, "the server never said how far it is"
+                    time.sleep(0.02)
+            reached = changes.reached
+            confirmed = orders.execute("select confirmed_flush_lsn::text from pg_replication_slots").fetchall()
+        finally:
+            cancelled.set()
+            reader.join(TIMEOUT)
+    eventually(source_url, "select 1 from pg_replication_slots where slot_name = %s and not active", [SLOT], TIMEOUT)
+
+    assert reached > saved
+    assert [lsn(text) for (text,) in confirmed] == [saved]
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def _description(origin: str) -> "dict[str, object]":
     import yaml
 
     try:
-        body = _downloaded(origin) if origin.startswith(("http://", "https://")) else Path(origin).read_bytes()
+        body = _downloaded(origin) if origin.startswith(("http://", "https://")) else _read(Path(origin))
     except OSError as error:
         raise ConfigError(origin, f"cannot be read: {error.strerror or error}", "Name a file or an address.") from error
     if len(body) > _LARGEST_DESCRIPTION:
@@ -172,6 +172,12 @@ def _description(origin: str) -> "dict[str, object]":
     if not isinstance(found, dict):
         raise ConfigError(origin, "is no OpenAPI description", "Check the file.")
     return {str(key): value for key, value in cast("dict[object, object]", found).items()}
+
+
+def _read(path: Path) -> bytes:
+    """One byte more than is allowed, at most."""
+    with path.open("rb") as file:
+        return file.read(_LARGEST_DESCRIPTION + 1)
 
 
 def _downloaded(address: str) -> bytes:

@@ -14,8 +14,9 @@ from connectors.errors import ConfigError
 from connectors.http.openapi import draft
 from connectors.http.source import HttpConnectorSpec, HttpStreamSpec
 from connectors.specs import SourceSpec, parse_source
+from platform_assets.cli.new import _description
 from tests.cli.conftest import Project, project
-from tests.http.serving import serving
+from tests.http.serving import Exchange, serving
 
 __all__ = ["project"]
 
@@ -265,3 +266,41 @@ def test_the_command_drafts_from_a_file_and_from_an_address(project: Project, tm
     assert project.run(*words).returncode == 0
     again = project.run(*words)
     assert (again.returncode, "exists already" in again.stderr) == (3, True)
+
+
+def test_of_a_file_without_end_no_more_is_read_than_a_description_may_have(tmp_path: Path) -> None:
+    endless = tmp_path / "endless.json"
+    with endless.open("wb") as file:
+        # 4 TB, none of them on the disk
+        file.truncate(1 << 42)
+    with pytest.raises(ConfigError, match="has more than 50 MB"):
+        _description(str(endless))
+    with serving(lambda e: endlessly(e)) as server, pytest.raises(ConfigError, match="has more than 50 MB"):
+        _description(f"{server.url}/openapi.json")
+
+
+def endlessly(exchange: Exchange) -> None:
+    exchange.raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while not exchange.gone.is_set():
+        exchange.raw(b" " * 1_000_000)
+
+
+LAUGHS = """
+openapi: 3.1.0
+x: [&a {properties: {id: {type: [string, "null"]}}}, &b {allOf: [*a, *a, *a, *a, *a, *a, *a, *a, *a]},
+    &c {allOf: [*b, *b, *b, *b, *b, *b, *b, *b, *b]}, &d {allOf: [*c, *c, *c, *c, *c, *c, *c, *c, *c]},
+    &e {allOf: [*d, *d, *d, *d, *d, *d, *d, *d, *d]}, &f {allOf: [*e, *e, *e, *e, *e, *e, *e, *e, *e]},
+    &g {allOf: [*f, *f, *f, *f, *f, *f, *f, *f, *f]}, &h {allOf: [*g, *g, *g, *g, *g, *g, *g, *g, *g]}]
+paths:
+  /things:
+    get:
+      responses:
+        "200": {content: {application/json: {schema: {type: [array, "null"], items: *h}}}}
+"""
+
+
+def test_a_yaml_file_that_grows_by_its_aliases_is_drafted_in_bounded_steps(tmp_path: Path) -> None:
+    path = tmp_path / "laughs.yaml"
+    path.write_text(LAUGHS, encoding="utf-8")
+    spec = loaded(_description(str(path)))
+    assert [(one.name, one.primary_key) for one in spec.streams] == [("things", ("id",))]

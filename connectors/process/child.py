@@ -23,7 +23,7 @@ from connectors.errors import Cancelled, HeadwaterError, ResourceError, SourceEr
 from connectors.secrets import mask
 
 TICK_SECONDS = 0.1
-TERM_SECONDS = 3.0
+TERM_SECONDS = 10.0
 LOG_SECONDS = 30.0
 ENDING_SECONDS = 60.0
 KEPT_LINES = 200

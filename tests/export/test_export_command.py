@@ -1,5 +1,6 @@
 """`headwater export` as the processes that others start."""
 
+import hmac
 import json
 from pathlib import Path
 
@@ -31,23 +32,26 @@ def test_a_tap_takes_its_settings_from_a_file_and_masks_no_data(project: Project
     assert said[1]["record"] == leaky[0]
 
 
-def test_what_an_operator_has_blocked_leaves_by_no_export(
+def test_what_is_hashed_or_blocked_by_an_operator_leaves_by_no_export(
     project: Project, warehouse: Warehouse, env: dict[str, str]
 ) -> None:
-    project.source(SOURCE.replace("    - {name: lost, path: /lost, records: data}\n", ""))
+    source = SOURCE.replace("    - {name: lost, path: /lost, records: data}\n", "")
+    project.source(source.replace("columns: {", "columns: {cents: {rule: hash, key: env:HASH_KEY}, "))
     sql.run(
         warehouse.admin_dsn,
         "insert into ops.column_rules (source, stream, column_name, reason, actor) "
         "values ('shop', 'orders', 'note', 'no purpose for it', 'test')",
     )
     with shop() as api:
-        ended = project.run("export", "singer", "shop", **env, SHOP_URL=api.url, SHOP_TOKEN=TOKEN)
+        ended = project.run("export", "singer", "shop", **env, SHOP_URL=api.url, SHOP_TOKEN=TOKEN, HASH_KEY="k" * 16)
     assert ended.returncode == 0, ended.stderr
     said = [json.loads(line) for line in ended.stdout.splitlines()]
     assert {tuple(one["record"]) for one in said if one["type"] == "RECORD"} == {("id", "cents", "updated_at")}
-    assert [set(one["schema"]["properties"]) for one in said if one["type"] == "SCHEMA"] == [
-        {"id", "cents", "updated_at"}
-    ]
+    (schema,) = [one["schema"]["properties"] for one in said if one["type"] == "SCHEMA"]
+    assert set(schema) == {"id", "cents", "updated_at"}
+    assert schema["cents"] == {"type": ["null", "string"]}
+    hashed = {one["record"]["id"]: one["record"]["cents"] for one in said if one["type"] == "RECORD"}
+    assert hashed[1] == hmac.digest(b"k" * 16, b"100", "sha256").hex()
 
 
 def test_a_source_without_its_settings_says_which_and_traces_it(project: Project, tmp_path: Path) -> None:

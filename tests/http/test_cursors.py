@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from connectors.contract import Checkpoint
-from connectors.errors import ConfigError, TransientError
+from connectors.errors import ConfigError, ContractError, TransientError
 from connectors.specs import SourceSpec
 from connectors.sync import SyncRequest, SyncResult, sync
 from platform_assets.settings import load_settings
@@ -218,6 +218,15 @@ def test_null_other_types_zones_and_the_far_future_leave_the_right_position(
         synced(spec)
         assert f"since={at(2)}".replace(":", "%3A") in server.seen[asked]
     assert loaded(warehouse, spec) == [1, 6, 7, 8, 10]
+
+
+def test_numbers_as_text_are_no_cursor(warehouse: Warehouse, synced: Synced) -> None:
+    """9 would come after 10, and records be lost."""
+    with serving(Api({"id": 1, "at": "9"}, {"id": 2, "at": "10"})) as server:
+        spec = things(server)
+        with pytest.raises(ContractError, match="at"):
+            synced(spec)
+    assert loaded(warehouse, spec) == []
 
 
 def test_late_records_come_within_the_lag_and_not_beyond_it(warehouse: Warehouse, synced: Synced) -> None:

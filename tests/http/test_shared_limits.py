@@ -5,12 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from connectors.contract import StreamState, Window
 from connectors.errors import LoaderError, RateLimited, TransientError
@@ -30,6 +33,7 @@ __all__ = ["project"]
 ROOT = Path(__file__).parents[2]
 SLACK_SECONDS = 0.001
 """The database counts in microseconds."""
+numbers = count()
 HOUR = 3_600.0
 """What has to last while a test looks lasts an hour; when it has to be over, its row is moved back by one."""
 
@@ -43,22 +47,27 @@ def dsn(warehouse: Warehouse) -> str:
 def pools(dsn: str) -> Iterator["Pools"]:
     made = Pools(dsn)
     yield made
-    for pool in made.open:
-        pool.close()
+    made.close()
 
 
 class Pools:
     """Several processes' views of one pool."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, name: str = "shop") -> None:
         self._dsn = dsn
+        self.name = name
         self.open: list[PostgresPool] = []
+
+    def close(self) -> None:
+        for pool in self.open:
+            pool.close()
 
     def __call__(
         self, quota: Quota | None, concurrent: int | None = None, *, is_backfill: bool = False
     ) -> PostgresPool:
         rules = Rules(quota, concurrent, failures=3, pause_seconds=HOUR, request_seconds=HOUR)
-        pool = PostgresPool("shop", rules, lambda: psycopg.connect(self._dsn, autocommit=True), is_backfill=is_backfill)
+        connect = lambda: psycopg.connect(self._dsn, autocommit=True)  # noqa: E731  it is handed on
+        pool = PostgresPool(self.name, rules, connect, is_backfill=is_backfill)
         self.open.append(pool)
         return pool
 
@@ -99,6 +108,43 @@ def test_no_window_is_exceeded_by_several_processes(dsn: str) -> None:
     live = [at for own in times[:3] for at in own]
     right_of_way = RIGHT_OF_WAY_SECONDS - SLACK_SECONDS
     assert [at for at in times[3] for other in live if other <= at < other + right_of_way] == []
+
+
+PASS = "update ops.rate_pools set refilled_at = refilled_at - %s, live_until = live_until - %s where pool = %s"
+# (process, what it does, seconds that pass before)
+deeds = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(["take", "take", "take", "hold", "die"]), st.floats(0, 20)),
+    min_size=10,
+    max_size=40,
+)
+
+
+@given(st.integers(1, 25), st.sampled_from([1.0, 60.0]), deeds)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_processes_do_no_window_of_the_shared_pool_is_exceeded(
+    dsn: str, requests: int, seconds: float, steps: list[tuple[int, str, float]]
+) -> None:
+    """Seconds pass by moving the row back. Process 3 is a backfill; who dies comes back and knows nothing."""
+    quota, passed, times = Quota(requests, seconds), 0.0, list[float]()
+    pools = Pools(dsn, f"shop_{next(numbers)}")
+    views = [pools(quota, is_backfill=who == 3) for who in range(4)]
+    with psycopg.connect(dsn, autocommit=True) as session:
+        for who, deed, pause in steps:
+            shift = (
+                "update ops.rate_pools set refilled_at = refilled_at - %s, live_until = live_until - %s where pool = %s"
+            )
+            session.execute(shift, [*[timedelta(seconds=pause)] * 2, pools.name])
+            passed += pause
+            if deed == "die":
+                views[who] = pools(quota, is_backfill=who == 3)
+            elif deed == "hold":
+                views[who].hold(pause)
+            elif (grant := views[who].take(4 * seconds)).is_booked:
+                known = views[who]._row
+                assert known is not None
+                times.append(known.now + passed + grant.wait_seconds)
+    pools.close()
+    assert most_in_any_window(times, quota.seconds - SLACK_SECONDS) <= quota.requests
 
 
 def test_a_turn_that_comes_too_late_is_not_booked(pools: Pools) -> None:

@@ -20,6 +20,7 @@ from connectors.specs import SourceSpec
 from platform_assets.settings import PROJECT_ROOT, load_settings, process_environment
 from platform_assets.sources import FOLDER, read_source_file
 from platform_assets.warehouse import Warehouse
+from tests.backfills.ledger import Ledger
 from tests.ingest.shop import SOURCE, TOKEN, Shop, open_shop
 from tests.support.servers import TestServer, clean_environment, database_pair
 
@@ -151,3 +152,10 @@ def platform(
         made = Platform(root, full, file, shop, warehouse)
         made.declare(PARTITIONED)
         yield made
+
+
+@pytest.fixture
+def ledger(warehouse: Warehouse) -> Generator[Ledger]:
+    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
+        connection.execute("set time zone 'UTC'")
+        yield Ledger(connection)

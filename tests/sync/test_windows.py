@@ -67,15 +67,16 @@ def test_an_ordered_api_that_fails_midway_is_asked_onwards_from_the_last_sealed_
         )
         with pytest.raises(TransientError):
             run(spec, warehouse)
-        assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(6)]
+        # the newest value stays open: more records of it might have come
+        assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(5)]
         before, broken = len(served.seen), False
 
         again = run(spec, warehouse)
 
-    assert (again.rows.loaded, again.rows.deduplicated) == (4, 1)
-    assert {target.partition("since=")[2].partition("&")[0] for target in served.seen[before:]} == {"5"}
+    assert (again.rows.loaded, again.rows.deduplicated) == (5, 1)
+    assert {target.partition("since=")[2].partition("&")[0] for target in served.seen[before:]} == {"4"}
     assert sql(warehouse.admin_dsn, "select n from raw_unit.things order by n") == [(n,) for n in range(10)]
-    assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "transient", 3, 6), ("succeeded", None, again.windows, 4)]
+    assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "transient", 3, 5), ("succeeded", None, again.windows, 5)]
 
 
 def test_an_api_without_an_order_starts_over_and_publishes_nothing_of_half_a_read(warehouse: Warehouse) -> None:

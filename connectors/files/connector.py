@@ -18,9 +18,10 @@ from connectors.contract import (
     StreamState,
 )
 from connectors.errors import Cancelled, ConfigError, SourceError
-from connectors.files.columnar import read_excel, read_parquet
+from connectors.files.columnar import read_parquet
 from connectors.files.columns import ColumnTypes
 from connectors.files.delimited import DelimitedReader
+from connectors.files.excel import read_excel
 from connectors.files.lines import LinesReader
 from connectors.files.naming import compression_of, format_of, stream_names
 from connectors.files.seen import FileInfo, Seen
@@ -79,9 +80,10 @@ class FilesConnector:
         where = f"{self._source}.{stream.name}"
         listing = self._settled(self._store.list(where, stream.path), stream)
         if not listing and not state.connector:
-            raise ConfigError(
-                where, f"no file matches {stream.path} at {self._store.place}", "Correct path, or connector.url."
-            )
+            hint = "Correct path, or connector.url."
+            if "[" in stream.path:
+                hint += f" Where the name itself has a bracket: {stream.path.replace('[', '[[]')}"
+            raise ConfigError(where, f"no file matches {stream.path} at {self._store.place}", hint)
         seen = Seen.from_json(state.connector)
         types = ColumnTypes.from_json(declared(stream.columns), state.connector.get(TYPES) or {})
         is_whole = stream.reads_everything or context.window is not None
@@ -99,6 +101,7 @@ class FilesConnector:
                     raise Cancelled(where, f"stopped in {file.path}", "Files read before stay; sync again.")
                 if context.page_limit is not None and pages >= context.page_limit:
                     return
+            self._store.require_unchanged(where, file)
             seen.add(file)
             if not is_whole:
                 yield Checkpoint({**seen.to_json(), TYPES: types.to_json()})
@@ -122,14 +125,14 @@ class FilesConnector:
         compression = compression_of(file.path, stream)
         if form in ("parquet", "excel"):
             # both need to jump in the file, and are packed inside
-            with self._store.classified(where, f"reading {file.path}"), self._store.open(file) as raw:
+            with self._store.classified(where, f"reading {file.path}"), self._store.open(where, file) as raw:
                 context.usage.requests += 1
                 context.usage.received_bytes += file.size_bytes
                 if form == "parquet":
                     yield from read_parquet(raw, where, file.path)
                 else:
-                    for frame in read_excel(raw, where, file.path, stream.sheet, stream.names):
-                        yield Frame(types.typed(frame.table), frame.position)
+                    for found in read_excel(raw, where, file, stream):
+                        yield found if isinstance(found, Rejected) else Frame(types.typed(found.table), found.position)
             return
         with opened(self._store, file, compression, stream.max_expansion, where, context) as source:
             if form == "jsonl":
@@ -145,7 +148,8 @@ class FilesConnector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left open: every file is closed after it was read."""
+        """Every file was closed after it was read; what is left is the store's connection."""
+        self._store.close()
 
 
 def _pending(stream: "FilesStreamSpec", seen: Seen, listing: list[FileInfo], where: str) -> list[FileInfo]:

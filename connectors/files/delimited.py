@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from connectors.contract import Frame, Rejected
 from connectors.errors import ConfigError, ResourceError, SourceError
 from connectors.files.columns import ColumnTypes
+from connectors.files.naming import unique_names
 from connectors.texts import decoded
 
 if TYPE_CHECKING:
@@ -183,15 +184,7 @@ class DelimitedReader:
             raise SourceError(self._where, f"{self._name} has no header line", "Deliver it with one, or set names.")
         if len(header) == 1:
             self._suspect_delimiter(header[0])
-        names: list[str] = []
-        for index, raw in enumerate(header, 1):
-            name = raw.strip() or f"column_{index}"
-            number = 1
-            while name in names:
-                number += 1
-                name = f"{raw.strip()}_{number}"
-            names.append(name)
-        return names
+        return unique_names(header)
 
     def _suspect_delimiter(self, header: str) -> None:
         rival = next((mark for mark in _RIVALS if mark != self._stream.delimiter and mark in header), None)

@@ -54,6 +54,19 @@ def format_of(path: str, stream: "FilesStreamSpec", where: str) -> str:
     return found
 
 
+def unique_names(header: Iterable[str]) -> list[str]:
+    """Column names, each once: an empty one becomes `column_<n>`, a repeated one gets a number: `total`, `total_2`."""
+    names: list[str] = []
+    for index, raw in enumerate(header, 1):
+        wanted = raw.strip() or f"column_{index}"
+        name, number = wanted, 1
+        while name in names:
+            number += 1
+            name = f"{wanted}_{number}"
+        names.append(name)
+    return names
+
+
 def stream_names(files: Iterable[FileInfo]) -> list[str]:
     """Patterns of the readable files, digits replaced: `weather_2013-01-05.csv.gz` gives `weather_*.csv.gz`."""
     found: dict[str, None] = {}

@@ -47,6 +47,14 @@ class FileInfo:
     def key(self) -> FileKey:
         return FileKey(self.modified_ns, self.path)
 
+    def looks_like(self, listed: "FileInfo") -> bool:
+        """The same content as far as another request tells; some stores list milliseconds and answer in seconds."""
+        second = 1_000_000_000
+        moments = (self.modified_ns, listed.modified_ns)
+        is_coarse = any(moment % second == 0 for moment in moments)
+        same_time = moments[0] == moments[1] or (is_coarse and moments[0] // second == moments[1] // second)
+        return self.size_bytes == listed.size_bytes and same_time
+
     @property
     def digest(self) -> int:
         text = f"{self.path}\n{self.mark}"

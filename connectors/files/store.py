@@ -2,13 +2,14 @@
 
 import glob
 import hashlib
+import io
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from connectors.errors import AuthError, ConfigError, HeadwaterError, SourceError, TransientError
@@ -26,12 +27,56 @@ _PACKAGES: Mapping[str, str] = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
+_CLIENTS = ("aiohttp", "botocore", "paramiko", "google", "azure", "requests")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created", "timeModified")
 _MARKS = ("ETag", "etag", "md5Hash", "crc32c", "content_md5", "md5", "checksum", "ino")
 _DENIED = re.compile(
     r"access ?denied|forbidden|unauthorized|credential|signature|permission|authentication|\b40[13]\b", re.IGNORECASE
 )
 _MISSING = re.compile(r"no ?such ?bucket|not ?found|does not exist|\b404\b", re.IGNORECASE)
+
+
+READ_BYTES = 1 << 20
+
+
+class _Classified(io.RawIOBase):
+    """A file of a store; what its reads raise is the platform's."""
+
+    def __init__(self, raw: Any, guard: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self._raw = raw
+        self._guard = guard
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._raw.seekable())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._raw.seek(offset, whence)
+        return self._raw.tell()
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        with self._guard():
+            data = self._raw.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            # the bytes are read: how the connection ends is of no interest
+            with suppress(Exception):
+                self._raw.close()
+        super().close()
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
 class Store:
@@ -61,7 +106,8 @@ class Store:
         from fsspec.core import url_to_fs
 
         try:
-            found, root = url_to_fs(self._url, **self._options)
+            # not one that an earlier read left in this process: its connection may be dead by now
+            found, root = url_to_fs(self._url, skip_instance_cache=True, **self._options)
         except TypeError as error:
             told = mask(str(error), self._secrets)
             raise ConfigError(self._where, f"cannot open {self.place}: {told}", "Correct connector.options.") from error
@@ -97,9 +143,41 @@ class Store:
         ]
         return sorted(infos, key=lambda info: info.key)
 
-    def open(self, file: FileInfo) -> IO[bytes]:
-        """The raw bytes, seekable where the store is."""
-        return self._fs.open(self.full_path(file.path), "rb")
+    def open(self, where: str, file: FileInfo) -> io.BufferedReader:
+        """The raw bytes, seekable where the store is; every read's errors are classified.
+
+        Raises:
+            TransientError: it is gone since it was listed, or the connection is. AuthError.
+        """
+        with self._reading(where, file):
+            raw = self._fs.open(self.full_path(file.path), "rb")
+        return io.BufferedReader(_Classified(raw, lambda: self._reading(where, file)), READ_BYTES)
+
+    def require_unchanged(self, where: str, file: FileInfo) -> None:
+        """After a read. One that was deleted meanwhile was read whole all the same.
+
+        Raises:
+            TransientError: the file was written to since it was listed, so what was read may be of two files.
+        """
+        full = self.full_path(file.path)
+        with self.classified(where, f"looking at {file.path} again"):
+            self._fs.invalidate_cache(full)
+            try:
+                now = _info(file.path, self._fs.info(full))
+            except FileNotFoundError:
+                return
+        if not now.looks_like(file):
+            raise TransientError(
+                where,
+                f"{file.path} was written to while it was read ({file.size_bytes:,} bytes, then {now.size_bytes:,})",
+                "The next attempt reads it again; set settle, or have files delivered under another name and renamed.",
+            )
+
+    def close(self) -> None:
+        """Ends the connection of a store that keeps one."""
+        client = vars(self).get("_opened", (None,))[0]
+        if isinstance(connection := getattr(client, "client", None), _Closable):
+            connection.close()
 
     def full_path(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -128,6 +206,23 @@ class Store:
                 raise
             raise self._by_words(where, error, doing) from error
 
+    @contextmanager
+    def _reading(self, where: str, file: FileInfo) -> Generator[None]:
+        """Errors of a file that was listed: whatever is not understood is a connection that was lost."""
+        doing = f"reading {file.path}"
+        try:
+            yield
+        except FileNotFoundError as error:
+            what = f"{file.path} is gone since it was listed"
+            raise TransientError(where, what, "The next attempt reads what is there then.") from error
+        except Exception as error:
+            if isinstance(error, HeadwaterError | MemoryError):
+                raise
+            told = self._told(error, doing)
+            if isinstance(error, PermissionError) or _DENIED.search(f"{type(error).__name__} {error}"):
+                raise AuthError(where, told, "Check what the credentials may read.") from error
+            raise TransientError(where, told, "The next attempt goes on after the last file.") from error
+
     def _by_words(self, where: str, error: Exception, doing: str) -> HeadwaterError:
         """Stores raise their own classes (botocore, aiohttp, paramiko): their words decide."""
         told = self._told(error, doing)
@@ -135,7 +230,15 @@ class Store:
             return AuthError(where, told, "Check connector.options and what the credentials may read.")
         if _MISSING.search(f"{type(error).__name__} {error}"):
             return ConfigError(where, told, "Correct connector.url or path.")
-        if type(error).__module__.split(".")[0] in ("aiohttp", "botocore", "paramiko", "google", "azure", "requests"):
+        is_lost = isinstance(error, EOFError | OSError)
+        if is_lost or type(error).__module__.split(".")[0] in (
+            "aiohttp",
+            "botocore",
+            "paramiko",
+            "google",
+            "azure",
+            "requests",
+        ):
             return TransientError(where, told, "The next attempt goes on after the last file.")
         return SourceError(where, told, "Look at the file there; what was sealed before it stays.")
 

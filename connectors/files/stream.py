@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from connectors.contract import ReadContext
-from connectors.errors import Cancelled, HeadwaterError, ResourceError, SourceError
+from connectors.errors import Cancelled, ResourceError, SourceError
 from connectors.files.seen import FileInfo
 
 if TYPE_CHECKING:
@@ -19,18 +19,26 @@ FREE_BYTES = 256 << 20
 
 
 class _Counted(io.RawIOBase):
-    """A reader that tells how much went through it."""
+    """A reader that tells how much went through it. broken: makes of a failed read what the platform raises."""
 
-    def __init__(self, source: Any, passed: Callable[[int], None]) -> None:
+    def __init__(
+        self, source: Any, passed: Callable[[int], None], broken: Callable[[Exception], Exception] | None = None
+    ) -> None:
         super().__init__()
         self._source = source
         self._passed = passed
+        self._broken = broken
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
+        try:
+            data = self._source.read(len(buffer))
+        except (EOFError, OSError, lzma.LZMAError) as error:
+            if self._broken is None:
+                raise
+            raise self._broken(error) from error
         buffer[: len(data)] = data
         self._passed(len(data))
         return len(data)
@@ -58,32 +66,34 @@ def opened(
         nonlocal unpacked
         unpacked += size
         if unpacked > max(FREE_BYTES, file.size_bytes * max_expansion):
-            raise ResourceError(
-                where,
-                f"{file.path} of {file.size_bytes:,} bytes unpacks to more than {unpacked:,}",
-                f"It looks like a bomb; if it is none, raise max_expansion (now {max_expansion}).",
-            )
+            raise too_large(where, file, unpacked, max_expansion)
 
-    with store.classified(where, f"reading {file.path}"):
-        context.usage.requests += 1
-        with store.open(file) as raw:
-            counted: Any = io.BufferedReader(_Counted(raw, received), CHUNK_BYTES)
-            if compression == "none":
-                yield counted
-                return
-            try:
-                packed: Any = _unpacker(counted, compression)
-                yield io.BufferedReader(_Counted(packed, unpacking), CHUNK_BYTES)
-            except HeadwaterError:
-                raise
-            except (EOFError, OSError, lzma.LZMAError) as error:
-                if isinstance(error, FileNotFoundError | PermissionError | TimeoutError | ConnectionError):
-                    raise
-                raise SourceError(
-                    where,
-                    f"{file.path} is broken or cut off: {_first_line(error)}",
-                    "Deliver it again; the files read before it stay.",
-                ) from error
+    def broken(error: Exception) -> SourceError:
+        return SourceError(
+            where,
+            f"{file.path} is broken or cut off: {_first_line(error)}",
+            "Deliver it again; the files read before it stay.",
+        )
+
+    context.usage.requests += 1
+    with store.open(where, file) as raw:
+        counted: Any = io.BufferedReader(_Counted(raw, received), CHUNK_BYTES)
+        if compression == "none":
+            yield counted
+            return
+        if not file.size_bytes:
+            # the unpackers take it for a file of nothing; it is one that did not arrive
+            raise broken(EOFError("it has no bytes"))
+        packed: Any = _unpacker(counted, compression)
+        yield io.BufferedReader(_Counted(packed, unpacking, broken), CHUNK_BYTES)
+
+
+def too_large(where: str, file: FileInfo, unpacked_bytes: int, max_expansion: int) -> ResourceError:
+    return ResourceError(
+        where,
+        f"{file.path} of {file.size_bytes:,} bytes unpacks to more than {unpacked_bytes:,}",
+        f"It looks like a bomb; if it is none, raise max_expansion (now {max_expansion}).",
+    )
 
 
 def _unpacker(raw: IO[bytes], compression: str) -> Any:

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,23 @@ class _Folder(paramiko.SFTPServerInterface):
         return self._told(path, _opened)
 
 
+@dataclass
+class SftpServer:
+    port: int
+    transports: list[Any]
+
+    def drop_connections(self) -> None:
+        """Ends every connection there is, as a server that restarts does."""
+        for transport in self.transports:
+            transport.close()
+
+
 @contextmanager
-def serving(folder: Path) -> Generator[int]:
-    """The port; every connection is served in a thread of paramiko's until the end."""
+def serving(folder: Path) -> Generator[SftpServer]:
+    """Every connection is served in a thread of paramiko's until the end."""
     key = paramiko.RSAKey.generate(2048)
     listener = socket.create_server(("127.0.0.1", 0))
-    transports: list[Any] = []
+    server = SftpServer(listener.getsockname()[1], [])
 
     def accept() -> None:
         while True:
@@ -82,17 +94,16 @@ def serving(folder: Path) -> Generator[int]:
             transport = paramiko.Transport(client)
             transport.add_server_key(key)
             transport.set_subsystem_handler("sftp", paramiko.SFTPServer, type("Folder", (_Folder,), {"root": folder}))
-            transports.append(transport)
+            server.transports.append(transport)
             # in its own thread; a client that is refused ends its transport alone
             transport.start_server(threading.Event(), _Login())
 
     thread = threading.Thread(target=accept, daemon=True)
     thread.start()
     try:
-        yield listener.getsockname()[1]
+        yield server
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(10)
-        for transport in transports:
-            transport.close()
+        server.drop_connections()

@@ -45,8 +45,8 @@ from generate_series(1::bigint, {rows}) as g
 """
 CHANGES = """
 do $$ begin
-    for first in 1..{rows} by {step} loop
-        insert into {table} select * from narrow where id between first and first + {step} - 1;
+    for low in 1..{rows} by {step} loop
+        insert into {table} select * from narrow where id between low and low + {step} - 1;
         commit;
     end loop;
 end $$

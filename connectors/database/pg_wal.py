@@ -19,6 +19,8 @@ ALIVE = Struct(">cQqB")
 """b"k", how far everything was sent, the server's clock, whether it wants an answer."""
 STATUS = Struct(">cQQQqB")
 """b"r", written, flushed and applied up to, our clock, whether we want an answer."""
+EPOCH_SECONDS = 946_684_800
+"""Of 2000-01-01, where PostgreSQL's clock begins."""
 POLL_SECONDS = 0.1
 ASK_SECONDS = 0.5
 BUSY_SECONDS = 15.0
@@ -115,8 +117,8 @@ class Changes:
         return _error(self._result(), self._pgconn)
 
     def _tell(self, *, wants_answer: bool) -> None:
-        done = self._confirmed
-        self._pgconn.put_copy_data(STATUS.pack(b"r", done, done, done, 0, wants_answer))
+        done, now = self._confirmed, round((time.time() - EPOCH_SECONDS) * 1_000_000)
+        self._pgconn.put_copy_data(STATUS.pack(b"r", done, done, done, now, wants_answer))
         self._pgconn.flush()
 
 

@@ -129,6 +129,7 @@ def test_what_the_log_does_tell_is_not_read_from_the_table(orders: Source, wareh
     assert run(warehouse, stream).rows.extracted == 0
 
 
+@pytest.mark.slow
 def test_a_column_that_grew_keeps_the_rows_that_fit_and_their_deletions(orders: Source, warehouse: Warehouse) -> None:
     """The raw column stays as it was until somebody decides; only what has no room waits in quarantine."""
     run(warehouse)

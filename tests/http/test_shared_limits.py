@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from connectors.contract import StreamState, Window
@@ -120,7 +120,7 @@ deeds = st.lists(
 
 
 @given(st.integers(1, 25), st.sampled_from([1.0, 60.0]), deeds)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_whatever_processes_do_no_window_of_the_shared_pool_is_exceeded(
     dsn: str, requests: int, seconds: float, steps: list[tuple[int, str, float]]
 ) -> None:

@@ -53,7 +53,9 @@ class FileInfo:
         moments = (self.modified_ns, listed.modified_ns)
         is_coarse = any(moment % second == 0 for moment in moments)
         same_time = moments[0] == moments[1] or (is_coarse and moments[0] // second == moments[1] // second)
-        return self.size_bytes == listed.size_bytes and same_time
+        # a listing over HTTP tells neither size nor time
+        is_known = listed.size_bytes or listed.modified_ns
+        return not is_known or (self.size_bytes == listed.size_bytes and same_time)
 
     @property
     def digest(self) -> int:

@@ -81,7 +81,7 @@ def opened(
         if compression == "none":
             yield counted
             return
-        if not file.size_bytes:
+        if not counted.peek(1):
             # the unpackers take it for a file of nothing; it is one that did not arrive
             raise broken(EOFError("it has no bytes"))
         packed: Any = _unpacker(counted, compression)

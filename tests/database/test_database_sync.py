@@ -9,10 +9,13 @@ import psycopg
 import pytest
 
 from connectors.contract import CopyFile, Frame
-from connectors.errors import ConfigError
+from connectors.errors import ConfigError, TransientError
 from connectors.sync import SyncRequest, SyncResult, sync
 from platform_assets.warehouse import Warehouse
+from tests.database.dropping_proxy import dropping_after
 from tests.database.reading import URL_VARIABLE, Reader, source_spec
+from tests.database.test_postgres_failures import with_options
+from tests.support.servers import TestServer
 
 Source = psycopg.Connection[Any]
 STREAM = {"cursor": {"field": "at"}, "primary_key": "id", "write": "merge"}
@@ -99,6 +102,28 @@ def test_a_large_first_read_commits_its_windows(orders: Source, warehouse: Wareh
     assert (result.windows, result.rows.loaded) == (3, 50)
     assert result.state_after["connector"] == {}
     assert result.newest_cursor == "2024-01-03T02:00:00Z"
+
+
+def test_a_connection_cut_midway_keeps_what_was_sealed_and_the_next_sync_reads_the_rest(
+    source: Source, source_url: str, server: TestServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.execute("create table orders as select g as id, repeat('x', 9000) as note from generate_series(1, 400) g")
+    source.execute("alter table orders add primary key (id)")
+    stream = {"keyset": {"rows": 50}, "window": {"rows": 50}, "primary_key": "id", "write": "merge"}
+    address = server.warehouse.address
+    with dropping_after((address.host, address.port), 2_000_000) as port:
+        monkeypatch.setenv(URL_VARIABLE, with_options(source_url, host="127.0.0.1", port=port) + "?sslmode=disable")
+        with pytest.raises(TransientError, match="the connection was lost while reading orders after"):
+            run(warehouse, stream)
+    sealed = raw(warehouse, "select count(*), max(id) from raw_shop.orders")
+    monkeypatch.setenv(URL_VARIABLE, source_url)
+
+    result = run(warehouse, stream)
+
+    ((count, last),) = sealed
+    assert 0 < count == last < 400
+    assert (result.rows.extracted, result.rows.updated) == (400 - count, 0)
+    assert raw(warehouse, "select count(*), sum(id) from raw_shop.orders") == [(400, 400 * 401 // 2)]
 
 
 @pytest.mark.usefixtures("url")

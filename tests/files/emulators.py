@@ -44,7 +44,7 @@ def _once(folder: Path, commands: Sequence[Sequence[str]]) -> None:
     if done.exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     for command in commands:
         try:
             ended = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=SECONDS, check=False)

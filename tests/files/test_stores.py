@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
@@ -274,6 +275,25 @@ def test_a_bucket_that_may_not_be_read_is_auth() -> None:
             server.shutdown()
 
     assert isinstance(found.error, AuthError), found.error
+
+
+def test_a_web_servers_folder_is_read_once(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "a.csv.gz").write_bytes(packed("1,x"))
+    (tmp_path / "b.csv.gz").write_bytes(packed("2,y"))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            first = read(url, {"path": "*.csv.gz"})
+            again = read(url, {"path": "*.csv.gz"}, first.state)
+        finally:
+            server.shutdown()
+
+    assert first.error is None, first.error
+    assert [row["id"] for row in first.rows] == [1, 2]
+    assert again.rows == []
 
 
 def test_a_connection_that_is_lost_midway_is_transient_and_the_next_read_goes_on(sftp: Sftp) -> None:

@@ -134,6 +134,11 @@ def _base64(key: bytes, message: bytes, algorithm: str = "sha256") -> str:
     return base64.b64encode(hmac.new(key, message, algorithm).digest()).decode()
 
 
+def _stamp(at: float | str | None) -> str:
+    """Unix seconds, or the text as it is."""
+    return at if isinstance(at, str) else str(int(time.time() if at is None else at))
+
+
 def github(body: bytes, *, delivery: str | None = None, event: str = "push", secret: str = NEW) -> dict[str, str]:
     return {
         "x-github-delivery": delivery or str(uuid.uuid4()),
@@ -144,9 +149,9 @@ def github(body: bytes, *, delivery: str | None = None, event: str = "push", sec
 
 
 def standard(
-    body: bytes, *, delivery: str = "msg_1", at: float | None = None, secret: str = STANDARD
+    body: bytes, *, delivery: str = "msg_1", at: float | str | None = None, secret: str = STANDARD
 ) -> dict[str, str]:
-    stamp = str(int(time.time() if at is None else at))
+    stamp = _stamp(at)
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signature = _base64(key, f"{delivery}.{stamp}.".encode() + body)
     return {"webhook-id": delivery, "webhook-timestamp": stamp, "webhook-signature": f"v1a,zzz v1,AAAA v1,{signature}"}
@@ -165,8 +170,8 @@ def shopify(body: bytes, *, delivery: str = "b54557e4", secret: str = NEW) -> di
     }
 
 
-def own(body: bytes, *, delivery: str = "d-1", at: float | None = None, secret: str = NEW) -> dict[str, str]:
-    stamp = str(int(time.time() if at is None else at))
+def own(body: bytes, *, delivery: str = "d-1", at: float | str | None = None, secret: str = NEW) -> dict[str, str]:
+    stamp = _stamp(at)
     signature = _base64(secret.encode(), f"{delivery}:{stamp}:".encode() + body, "sha512")
     return {"x-id": delivery, "x-time": stamp, "x-event": "thing.made", "x-sig": f"v={signature}"}
 

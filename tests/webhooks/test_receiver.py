@@ -1,6 +1,7 @@
 """Genuine deliveries are stored once and answered 200; forged, late, large and broken ones leave no trace."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -135,6 +136,13 @@ MALFORMED: list[tuple[str, Callable[[], tuple[bytes, dict[str, str]]]]] = [
     ("pay", lambda: (b'{"id": 7, "type": "x"}', stripe(b'{"id": 7, "type": "x"}'))),
     ("pay", lambda: (b'{"id": "a\\u0000b", "type": "x"}', stripe(b'{"id": "a\\u0000b", "type": "x"}'))),
     ("pay", lambda: (event(), {"stripe-signature": "v1=abc"})),
+    ("std", lambda: (b"[]", standard(b"[]", delivery="m"))),
+    ("std", lambda: (event(), standard(event(), delivery="m", at="soon"))),
+    ("shop", lambda: (b"not json", shopify(b"not json"))),
+    ("shop", lambda: (event(), {**shopify(event()), "x-shopify-topic": ""})),
+    ("own", lambda: (b"not json", own(b"not json"))),
+    ("own", lambda: (event(), own(event(), at="1e9"))),
+    ("own", lambda: (event(), {**own(event()), "x-event": "y" * 201})),
 ]
 
 
@@ -157,6 +165,17 @@ def test_bytes_that_postgres_text_cannot_hold_stay_in_the_body(client: httpx.Cli
     body = b'{"nul": "a\\u0000b", "emoji": "\xf0\x9f\x98\x80"}'
     assert post(client, "git", body, github(body, delivery="nul-1")).status_code == 200
     assert ("nul-1", "push", body) in inbox.rows("git")
+
+
+@pytest.mark.parametrize(("source", "sign"), [case[:2] for case in SCHEMES])
+def test_a_body_that_is_too_large_is_refused_though_genuine(
+    client: httpx.Client, inbox: Inbox, source: str, sign: Sign
+) -> None:
+    before = inbox.rows(source)
+    body = event(text="x" * (1 << 20))
+    answer = post(client, source, body, sign(body))
+    assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+    assert inbox.rows(source) == before
 
 
 def test_a_large_body_is_refused_before_it_was_sent(client: httpx.Client, receiver: ReceiverProcess) -> None:
@@ -280,21 +299,14 @@ def test_prune_shows_what_would_go_and_keeps_what_was_not_read(
             [json.dumps({"connector": {"sequence": first}})],
         )
 
-    def prune(*words: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "platform_assets.cli",
-            "webhooks",
-            "prune",
-            "shop",
-            "--older-than",
-            "8",
-            *words,
-        ]
+    def webhooks(*words: str) -> str:
+        command = [sys.executable, "-m", "platform_assets.cli", "webhooks", *words]
         return subprocess.run(
             command, cwd=hook_project, env=hook_env, capture_output=True, text=True, check=True
         ).stdout
+
+    def prune(*words: str) -> str:
+        return webhooks("prune", "shop", "--older-than", "8", *words)
 
     assert "shop: 1 read and older than 8 days" in prune()
     assert _sequences(inbox, "old-13", "old-14") == ids
@@ -302,6 +314,7 @@ def test_prune_shows_what_would_go_and_keeps_what_was_not_read(
     assert "1 as old stay, because events has not read them" in told
     assert "shop: 1 deleted" in told
     assert _sequences(inbox, "old-13", "old-14") == ids[1:]
+    assert re.search(r"\bshop\b.*\bevents\b.*\b1\b", webhooks("backlog")), "one delivery waits for its stream"
 
 
 def _sequences(inbox: Inbox, *deliveries: str) -> tuple[int, ...]:

@@ -143,7 +143,9 @@ class _Replaying:
         return None
 
 
-def replay(request: SyncRequest, dsn: str, ids: Sequence[int] | None = None) -> SyncResult | None:
+def replay(
+    request: SyncRequest, dsn: str, ids: Sequence[int] | None = None, progress: Progress | None = None
+) -> SyncResult | None:
     """Load the stream's held records (all, or those named) exactly once; None when nothing is held.
 
     The records leave quarantine in the transaction that loads them. One that still breaks the contract comes back as
@@ -160,6 +162,5 @@ def replay(request: SyncRequest, dsn: str, ids: Sequence[int] | None = None) -> 
         ]
     if not records:
         return None
-    return run(
-        request, dsn, Progress(), connector=_Replaying(records), resolves=[record.quarantine_id for record in records]
-    )
+    held_ids = [record.quarantine_id for record in records]
+    return run(request, dsn, progress or Progress(), connector=_Replaying(records), resolves=held_ids)

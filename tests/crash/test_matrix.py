@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from connectors.errors import HeadwaterError, LoaderError, ResourceError, TransientError
-from connectors.sync import Progress
+from connectors.sync import Progress, SyncRequest, replay
 from connectors.sync.settle import settle_lost
 from platform_assets.warehouse import Warehouse
 from platform_assets.warehouse.layout import layout_of
@@ -25,6 +25,7 @@ from tests.crash.victim import (
     PATIENCE_SECONDS,
     Cue,
     Paged,
+    die,
     eventually,
     killed,
     limit_file_size,
@@ -34,6 +35,7 @@ from tests.crash.victim import (
     verify,
     windows_published,
 )
+from tests.support import scripted
 from tests.support.servers import TestServer
 
 Note = Callable[[str, str], None]
@@ -229,6 +231,41 @@ def test_a_full_disk_is_a_resource_failure(warehouse: Warehouse, matrix: Note, d
     assert child.exitcode == ResourceError.exit_code
     sync(warehouse.loader_dsn, disposition)
     verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+
+
+REPLAYED: dict[str, Any] = {"write": "append", "columns": {"n": {"type": "bigint"}}, "max_quarantined": {"share": 1}}
+REPLAY_STEPS = [pytest.param(step, marks=[] if step == 6 else pytest.mark.slow) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize("step", REPLAY_STEPS)
+def test_a_replay_killed_at_a_step_change_loads_its_records_once(warehouse: Warehouse, matrix: Note, step: int) -> None:
+    matrix("replay", f"killed at step change {step}")
+    scripted.sync(warehouse.loader_dsn, [scripted.records({"n": 1}, {"n": "x"})], **REPLAYED)
+    with psycopg.connect(warehouse.admin_dsn) as admin:
+        # as if the contract had been mended
+        admin.execute("update ops.quarantine set payload = '{\"n\": 2}'")
+    child = started(_replay_until, warehouse.loader_dsn, step)
+    child.join(PATIENCE_SECONDS)
+    assert child.exitcode == -signal.SIGKILL
+    declared = scripted.source(**REPLAYED)
+    replay.replay(SyncRequest(declared, declared.streams[0], "replay"), warehouse.loader_dsn)
+    with psycopg.connect(warehouse.admin_dsn) as admin:
+        assert admin.execute("select n from raw_unit.things order by n").fetchall() == [(1,), (2,)]
+        assert admin.execute("select status from ops.quarantine").fetchall() == [("replayed",)]
+        assert admin.execute("select 1 from ops.syncs where status = 'running'").fetchall() == []
+
+
+def _replay_until(dsn: str, step: int) -> None:
+    steps = 0
+
+    def on_step(_: str) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            die()
+
+    declared = scripted.source(**REPLAYED)
+    replay.replay(SyncRequest(declared, declared.streams[0], "replay"), dsn, progress=Progress(on_step=on_step))
 
 
 def test_a_killed_sync_is_settled_without_waiting_for_the_next(warehouse: Warehouse) -> None:

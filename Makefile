@@ -36,7 +36,7 @@ CONFORMANCE = tests/export/test_conformance.py tests/singer/test_target_streams.
 	tests/process/test_lost_loader.py
 
 conformance: setup ## the suites of Singer and Airbyte over what we export and load; real taps and sources
-	@$(BIN)/python -m pytest $(CONFORMANCE) --timeout 900 -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(CONFORMANCE) --timeout 1800 -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## style and format
 	@$(BIN)/ruff check .

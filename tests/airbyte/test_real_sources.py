@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,12 @@ from tests.airbyte.conftest import succeeded, sync
 from tests.cli.conftest import Project, project
 from tests.export.serving import ORDERS, SOURCE, TOKEN, shop
 from tests.support import sql
+from tests.support.programs import programs
 
 pytestmark = pytest.mark.slow
 FAKER = {"package": "airbyte-source-faker==7.2.1", "executable": "source-faker"}
 SMOKE = {"package": "airbyte-source-smoke-test==0.1.2", "executable": "source-smoke-test"}
-__all__ = ["project"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        # one folder for all workers of a run
-        shared = tmp_path_factory.getbasetemp().parent / "headwater-connectors"
-        patch.setenv("HEADWATER_CONNECTORS", str(shared))
-        yield
+__all__ = ["programs", "project"]
 
 
 def source(name: str, connector: Mapping[str, Any], *streams: Mapping[str, Any]) -> SourceSpec:

@@ -10,29 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from connectors.installing import Package, Watch, install, make_lock
 from tests.cli.conftest import INGEST, Project, project
 from tests.export.serving import ORDERS, SOURCE, TOKEN, shop
+from tests.support.programs import environment, programs
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent / "conformance"
-__all__ = ["project"]
-
-
-@pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    """Where the environments of the suites are; shared by the workers of a run."""
-    with pytest.MonkeyPatch.context() as patch:
-        # one folder for all workers of a run
-        shared = tmp_path_factory.getbasetemp().parent / "headwater-connectors"
-        patch.setenv("HEADWATER_CONNECTORS", str(shared))
-        yield shared
-
-
-def environment(requirement: str, *requires: str) -> Path:
-    """The bin folder of an environment with the package."""
-    lock = make_lock(Package(requirement, "", requires), "conformance", Watch())
-    return install(lock, "conformance", Watch()).folder / "bin"
+__all__ = ["programs", "project"]
 
 
 @pytest.fixture
@@ -77,29 +61,30 @@ def acceptance(root: Path, config: Path) -> None:
     (root / "acceptance-test-config.yml").write_text(json.dumps(document))
 
 
-def test_the_singer_sdk_passes_an_exported_source(tools: Path, exported: Mapping[str, Path], tmp_path: Path) -> None:
-    programs = environment("singer-sdk==0.54.9", "pytest")
+def test_the_singer_sdk_passes_an_exported_source(exported: Mapping[str, Path], tmp_path: Path) -> None:
+    tools = environment("singer-sdk==0.54.9", "pytest") / "bin"
     root = tmp_path / "suite"
     root.mkdir()
     said = suite(
-        programs / "python", root, HERE / "singer_tap.py",
+        tools / "python", root, HERE / "singer_tap.py",
         TAP=str(exported["singer"]), TAP_CONFIG=str(exported["config"]),
     )  # fmt: skip
     for name in ("test_tap_stream_primary_keys[orders]", "test_tap_valid_final_state", "test_tap_discovery"):
         assert passed(said, name)
 
 
-def test_singer_check_tap_passes_an_exported_source(tools: Path, exported: Mapping[str, Path], tmp_path: Path) -> None:
+def test_singer_check_tap_passes_an_exported_source(exported: Mapping[str, Path], tmp_path: Path) -> None:
     """From stdin: with --tap 0.4.1 looks at what its thread has read before that thread has ended."""
-    programs = environment("singer-tools==0.4.1", "setuptools<81")
+    tools = environment("singer-tools==0.4.1", "setuptools<81") / "bin"
     state: list[str] = []
     for records in (len(ORDERS), 1):
         ran = subprocess.run(
-            [str(exported["singer"]), "--config", str(exported["config"]), *state], capture_output=True, text=True
-        )
+            [str(exported["singer"]), "--config", str(exported["config"]), *state],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         ended = subprocess.run(
-            [str(programs / "singer-check-tap")], cwd=tmp_path, input=ran.stdout, capture_output=True, text=True
+            [str(tools / "singer-check-tap")], cwd=tmp_path, input=ran.stdout, capture_output=True, text=True
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "The output is valid." in ended.stdout
@@ -108,25 +93,23 @@ def test_singer_check_tap_passes_an_exported_source(tools: Path, exported: Mappi
         state = ["--state", str(tmp_path / "state.json")]
 
 
-def test_airbytes_standard_tests_pass_an_exported_source(
-    tools: Path, exported: Mapping[str, Path], tmp_path: Path
-) -> None:
-    programs = environment("airbyte-cdk[dev]==7.39.1", "pytest")
+def test_airbytes_standard_tests_pass_an_exported_source(exported: Mapping[str, Path], tmp_path: Path) -> None:
+    tools = environment("airbyte-cdk[dev]==7.39.1", "pytest") / "bin"
     root = tmp_path / "source-shop"
     root.mkdir()
     (root / "metadata.yaml").write_text("data: {name: Shop, dockerRepository: airbyte/source-shop}\n")
     shutil.copy(exported["config"], root / "config.json")
     acceptance(root, root / "config.json")
     said = suite(
-        programs / "python", root, HERE / "airbyte_source.py", "-m", "not image_tests", "-k", "not docker",
+        tools / "python", root, HERE / "airbyte_source.py", "-m", "not image_tests", "-k", "not docker",
         SOURCE=str(exported["airbyte"]),
     )  # fmt: skip
     for name in ("test_spec", "test_check", "test_discover", "test_basic_read", "test_fail_read_with_bad_catalog"):
         assert passed(said, name)
 
 
-def test_airbytes_standard_tests_pass_a_manifest(tools: Path, tmp_path: Path) -> None:
-    programs = environment("airbyte-cdk[dev]==7.39.1", "pytest")
+def test_airbytes_standard_tests_pass_a_manifest(tmp_path: Path) -> None:
+    tools = environment("airbyte-cdk[dev]==7.39.1", "pytest") / "bin"
     root = tmp_path / "source-manifest"
     root.mkdir()
     shutil.copy(Path(__file__).parents[1] / "airbyte" / "manifest.yaml", root)
@@ -134,7 +117,7 @@ def test_airbytes_standard_tests_pass_a_manifest(tools: Path, tmp_path: Path) ->
         (root / "config.json").write_text(json.dumps({"base_url": api.url, "api_token": TOKEN}))
         acceptance(root, root / "config.json")
         said = suite(
-            programs / "python", root, HERE / "declarative_source.py", "-m", "not image_tests", "-k", "not docker"
+            tools / "python", root, HERE / "declarative_source.py", "-m", "not image_tests", "-k", "not docker"
         )
     for name in ("test_spec", "test_check", "test_discover", "test_basic_read"):
         assert passed(said, name)

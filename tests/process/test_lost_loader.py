@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,18 @@ from connectors.sync.together import Outcome, sync_together
 from platform_assets.warehouse import Warehouse
 from tests.singer.test_bad_taps import eventually_gone
 from tests.singer.test_tap_postgres import add, shop, spec_of
+from tests.support.programs import programs
 from tests.support.sql import run
 from tests.support.tapping import result
 
-__all__ = ["shop"]
+__all__ = ["programs", "shop"]
 pytestmark = pytest.mark.slow
 _fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
-def places(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADWATER_WORK_DIR", str(tmp_path / "work"))
-        # one folder of installed programs for all workers of a run
-        patch.setenv("HEADWATER_CONNECTORS", str(tmp_path_factory.getbasetemp().parent / "headwater-connectors"))
-        yield
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_WORK_DIR", str(tmp_path / "work"))
 
 
 def sync(spec: SourceSpec, dsn: str, *, killed_at_rows: int | None = None) -> Mapping[str, Outcome]:

@@ -9,10 +9,12 @@ import pytest
 
 from platform_assets.warehouse import Warehouse
 from tests.singer.test_tap_postgres import extracted, tap_over
+from tests.support.programs import programs
 from tests.support.servers import SYSTEM_SERVERS, short_folder, system_server
 from tests.support.sql import run
 
 pytestmark = pytest.mark.slow
+__all__ = ["programs"]
 PLUGINS = [programs for programs in SYSTEM_SERVERS if (programs.parent / "lib" / "wal2json.so").is_file()]
 # how long the tap waits for more of the log; a slow machine must not be too late for its own messages
 IDLE_SECONDS = 10

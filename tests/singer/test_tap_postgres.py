@@ -14,11 +14,13 @@ from connectors.specs import SourceSpec, parse_source
 from connectors.sync import Progress, SyncRequest
 from connectors.sync.together import sync_together
 from platform_assets.warehouse import Warehouse
+from tests.support.programs import programs
 from tests.support.servers import TestServer
 from tests.support.sql import run
 from tests.support.tapping import result
 
 pytestmark = pytest.mark.slow
+__all__ = ["programs"]
 
 
 @pytest.fixture

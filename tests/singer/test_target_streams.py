@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from connectors.installing import Package, Watch, install, make_lock
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import SyncResult
 from tests.airbyte.conftest import dsn, name, sync
 from tests.support import sql
+from tests.support.programs import environment, programs
 
 pytestmark = pytest.mark.slow
-__all__ = ["dsn", "name"]
+__all__ = ["dsn", "name", "programs"]
 
 LOADS = (
     "array_data", "camelcase", "camelcase_complex_schema", "duplicate_records", "encoded_string_data",
@@ -28,12 +28,8 @@ FAILS = ("invalid_schema", "record_before_schema", "record_missing_key_property"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        shared = tmp_path_factory.getbasetemp().parent / "headwater-connectors"
-        patch.setenv("HEADWATER_CONNECTORS", str(shared))
-        lock = make_lock(Package("singer-sdk==0.54.9", "", ("pytest",)), "conformance", Watch())
-        folder = install(lock, "conformance", Watch()).folder
+def files() -> Path:
+    folder = environment("singer-sdk==0.54.9", "pytest")
     return next(folder.glob("lib/python*/site-packages/singer_sdk/testing/target_test_streams"))
 
 

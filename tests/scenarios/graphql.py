@@ -55,8 +55,9 @@ _RELOAD = """
 mutation reload($name: String!) {
   reloadRepositoryLocation(repositoryLocationName: $name) {
     __typename
-    ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
-    ... on PythonError { message }
+    ... on WorkspaceLocationEntry {
+      locationOrLoadError { __typename ... on PythonError { errorChain { error { message } } } }
+    }
   }
 }
 """
@@ -87,7 +88,8 @@ def answers(url: str) -> bool:
 def reloaded(url: str, location: str) -> str:
     """What the button "Reload" says: why the location does not load, or nothing."""
     told = ask(url, _RELOAD, name=location)["reloadRepositoryLocation"]
-    return told.get("message") or told["locationOrLoadError"].get("message") or ""
+    assert told["__typename"] == "WorkspaceLocationEntry", told
+    return "".join(link["error"]["message"] for link in told["locationOrLoadError"].get("errorChain", ()))
 
 
 def launch(url: str, location: str, assets: Iterable[str], tags: Sequence[dict[str, str]]) -> str:

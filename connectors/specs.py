@@ -4,18 +4,28 @@ A source file is data: frozen, extra keys refused, secrets only as references, d
 Each kind adds its own connector and stream fields (`connectors.kinds.*`); `parse_source` picks them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from connectors.column_spec import ColumnSpec, DriftSpec, Spec, did_you_mean
 from connectors.column_spec import ColumnType as ColumnType
 from connectors.errors import ConfigError
 from connectors.registry import KINDS, kind
+from connectors.spec_errors import telling, wrong_file
 
 NAME = r"^[a-z][a-z0-9_]{0,50}$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -29,6 +39,25 @@ def _as_tuple(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...])]
 """One name or a list of names."""
+
+
+def _owner(value: str) -> str:
+    if not re.fullmatch(r"team:[\w.-]+|[^@\s]+@[^@\s]+", value):
+        raise ValueError("is no owner: write team:<name> or an e-mail address")
+    return value
+
+
+def _cron(value: str) -> str:
+    """The shape alone; Dagster judges the numbers."""
+    if not re.fullmatch(
+        r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\w*/,#?-]+(\s+[\w*/,#?-]+){4}", value
+    ):
+        raise ValueError("is no schedule: write @hourly, @daily or the five fields of cron, in quotes")
+    return value
+
+
+Owner = Annotated[str, AfterValidator(_owner)]
+Cron = Annotated[str, AfterValidator(_cron)]
 
 
 class ConnectorSpec(Spec):
@@ -156,14 +185,14 @@ class LimitSpec(Spec):
 class Policy(Spec):
     """Fields that a source may set for all its streams (`defaults`) and a stream for itself."""
 
-    schedule: str | None = None
+    schedule: Cron | None = None
     freshness: FreshnessSpec | None = None
     write: Write | None = None
     drift: DriftSpec = DriftSpec()
     window: WindowSpec = WindowSpec()
     max_quarantined: QuarantineSpec = QuarantineSpec()
     limits: LimitSpec = LimitSpec()
-    owner: str | None = None
+    owner: Owner | None = None
     tags: Mapping[str, str] = Field(default_factory=dict)
     retries: int = Field(default=2, ge=0, le=10)
     priority: int = 0
@@ -235,7 +264,7 @@ class SourceSpec(Spec):
     """
 
     source: Name
-    owner: str
+    owner: Owner
     description: str = ""
     connector: ConnectorSpec
     defaults: Policy = Policy()
@@ -298,7 +327,7 @@ def parse_source(attributes: object, path: Path | str, folder: Path | None = Non
                 parsed.append(entry.stream.model_validate({"write": entry.default_write, **inherited, **item}))
             except ValidationError as error:
                 label = f"streams[{item.get('name', index)}]"
-                raise _config_error(place, label, _telling(error), entry.stream) from error
+                raise wrong_file(place, label, telling(error), entry.stream) from error
         names = [stream.name for stream in parsed]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"{place}: streams", f"declared twice: {', '.join(sorted(twice))}", "Rename one.")
@@ -306,76 +335,9 @@ def parse_source(attributes: object, path: Path | str, folder: Path | None = Non
         try:
             stanza = entry.connector.model_validate(connector, context={"folder": folder})
         except ValidationError as error:
-            raise _config_error(place, "connector", _telling(error), entry.connector) from error
+            raise wrong_file(place, "connector", telling(error), entry.connector) from error
         return SourceSpec.model_validate({**outer, "connector": stanza, "defaults": defaults, "streams": parsed})
     except ValidationError as error:
-        first = _telling(error)
+        first = telling(error)
         label = "defaults" if error.title == "Policy" else ""
-        raise _config_error(place, label, first, shape.get(label, SourceSpec)) from error
-
-
-def _telling(error: ValidationError) -> ErrorDetails:
-    """The error to show: a misspelt key before the key that is missing because of it, else the first."""
-    found = error.errors()
-    return next((detail for detail in found if detail["type"] == "extra_forbidden"), found[0])
-
-
-_WORDS = {
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "time_delta_parsing": "must be a duration such as PT1H or P1D",
-}
-"""What pydantic says in words of Python, in words of YAML."""
-
-
-def _config_error(place: str, label: str, error: ErrorDetails, model: type[BaseModel]) -> ConfigError:
-    """One pydantic error as where, what, hint. The input is echoed only for unknown keys: it may be a secret."""
-    keys, models = _walk(model, error["loc"])
-    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
-    where = f"{place}: {f'{label}{path}'.removeprefix('.')}"
-    context: Mapping[str, Any] = error.get("ctx", {})
-    tag = f"{where}.{str(context.get('discriminator')).strip(chr(39))}"
-    match error["type"]:
-        case "extra_forbidden":
-            known = [field.alias or name for one in models for name, field in one.model_fields.items()]
-            return ConfigError(where, "unknown key", did_you_mean(str(error["loc"][-1]), list(dict.fromkeys(known))))
-        case "missing":
-            return ConfigError(where, "missing", "This key is required; see docs/sources.md.")
-        case "union_tag_not_found":
-            return ConfigError(tag, "missing", "This key is required; see docs/sources.md.")
-        case "union_tag_invalid":
-            allowed = str(context["expected_tags"]).replace("'", "").split(", ")
-            return ConfigError(tag, "unknown value", did_you_mean(str(context["tag"]), allowed))
-        case other:
-            what = _WORDS.get(other) or error["msg"].removeprefix("Value error, ")
-            return ConfigError(where, what, "See docs/sources.md for the keys and their values.")
-
-
-def _walk(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str | int], list[type[BaseModel]]]:
-    """A pydantic path as the file has it, without the tags of discriminated unions; the models that have its end."""
-    keys: list[str | int] = []
-    around = inside = [model]
-    for part in path:
-        if len(inside) > 1 and (tagged := [one for one in inside if _has_tag(one, str(part))]):
-            inside = tagged
-            continue
-        keys.append(part)
-        around = inside
-        for one in around:
-            field = next((field for name, field in one.model_fields.items() if part in (name, field.alias)), None)
-            if field is not None and (nested := _models_in(field.annotation)):
-                inside = nested
-                break
-    return keys, around
-
-
-def _has_tag(model: type[BaseModel], tag: str) -> bool:
-    return any(tag in getattr(field.annotation, "__args__", ()) for field in model.model_fields.values())
-
-
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]
+        raise wrong_file(place, label, first, shape.get(label, SourceSpec)) from error

@@ -65,8 +65,25 @@ def test_a_sound_project_has_no_problem(project: Project) -> None:
         ("token: env:SHOP_TOKEN", "token: sk_live_4242", f"{SPOILT}: connector.auth.token: a secret must be"),
         ("  source: shop", "  source: [shop", f"{SPOILT}, line "),
         ("  streams:", "  streams: 3\n  unused:", f"{SPOILT}: streams: needs at least one stream"),
+        ("write: merge", "write: merge, checks: [{type: volum}]", "checks[0].type: unknown check 'volum'"),
+        (
+            "write: merge",
+            "write: merge, schedule: hourly",
+            f"{SPOILT}: streams[orders].schedule: is no schedule",
+        ),
     ],
-    ids=["key of a stream", "key of the connector", "value", "kind", "component", "literal secret", "yaml", "type"],
+    ids=[
+        "key of a stream",
+        "key of the connector",
+        "value",
+        "kind",
+        "component",
+        "literal secret",
+        "yaml",
+        "type",
+        "check",
+        "schedule",
+    ],
 )
 def test_a_wrong_source_file_names_file_stream_and_key(project: Project, old: str, new: str, expected: str) -> None:
     assert old in GOOD
@@ -111,7 +128,7 @@ def test_the_demo_sources_may_be_without_variables(project: Project) -> None:
     project.source(GOOD.replace("SHOP_URL", "FLIGHTS_API_URL").replace("SHOP_TOKEN", "FLIGHTS_API_TOKEN"))
     done = doctor(project)
     assert done.returncode == 0
-    assert "`make demo` and `make ui` start it" in done.stdout
+    assert done.stdout.count("shop: of the demo: `make demo` and `make ui` start them") == 2
 
 
 def test_a_dotenv_that_others_may_read_is_refused(project: Project) -> None:
@@ -146,6 +163,19 @@ def test_a_warehouse_that_does_not_answer_is_transient(project: Project) -> None
     said = only_problem(doctor(project, "--offline", HEADWATER_WAREHOUSE_URL=url), 6)
     assert "no answer" in said
     assert "secret-word" not in said
+
+
+def test_a_database_that_is_not_made_yet_is_no_problem(project: Project, server: TestServer) -> None:
+    done = doctor(project, "--offline", HEADWATER_WAREHOUSE_URL=server.admin_url("not_made_yet"))
+    assert done.returncode == 0, done.stdout
+    assert "its database not_made_yet is made by the first run" in done.stdout
+
+
+def test_a_file_without_a_source_is_said(project: Project) -> None:
+    project.source("# later\n")
+    done = doctor(project, "--offline")
+    assert done.returncode == 0
+    assert f"skipped  source files    {SPOILT}: declares no source" in done.stdout
 
 
 def test_a_warehouse_of_another_make_is_refused(project: Project) -> None:

@@ -17,14 +17,18 @@ from tests.http.reading import source
 
 URL = "https://api.example.com"
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "literal secret": ({}, {"auth": {"type": "bearer", "token": "abc123"}}, r"auth\.bearer\.token: a secret must be"),
+    "literal secret": ({}, {"auth": {"type": "bearer", "token": "abc123"}}, r"auth\.token: a secret must be"),
     "literal secret in a header": (
         {},
         {"headers": {"Authorization": "Bearer abc123"}},
         r"Authorization carries a cred",
     ),
-    "unknown auth": ({}, {"auth": {"type": "magic"}}, r"connector\.auth: .*'magic'"),
-    "unknown paging": ({"pagination": {"type": "pages"}}, {}, r"streams\[things\]\.pagination: .*'pages'"),
+    "unknown auth": ({}, {"auth": {"type": "magic"}}, r"connector\.auth\.type: unknown value 'magic'"),
+    "unknown paging": (
+        {"pagination": {"type": "pages"}},
+        {},
+        r"streams\[things\]\.pagination\.type: unknown value 'pages'",
+    ),
     "size alone": ({"pagination": {"type": "offset", "size": 10}}, {}, r"size and size_param belong together"),
     "partitions without an end": (
         {
@@ -74,7 +78,7 @@ def test_an_address_with_more_than_an_address_is_refused(url: str, monkeypatch: 
 def test_declaring_loads_no_network_library() -> None:
     code = (
         "import sys; import connectors.kinds.rest, connectors.specs as s;"
-        "s.parse_source({'source': 'a', 'owner': 'o', 'connector': {'kind': 'rest', 'base_url': 'env:NOT_SET',"
+        "s.parse_source({'source': 'a', 'owner': 'team:o', 'connector': {'kind': 'rest', 'base_url': 'env:NOT_SET',"
         " 'auth': {'type': 'bearer', 'token': 'env:NOT_SET'}}, 'streams': [{'name': 't', 'path': '/t'}]}, 'x');"
         "print([m for m in ('httpx', 'httpcore', 'tenacity', 'msgspec', 'ssl') if m in sys.modules])"
     )

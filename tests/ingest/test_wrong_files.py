@@ -19,7 +19,7 @@ WRONG = {
     "a word for a duration": (f"{GOOD}      freshness: {{fail_after: 6h}}\n", ["fail_after: must be a duration"]),
     "an unknown shape": (
         f"{GOOD}      pagination: {{type: curser}}\n",
-        ["streams[orders].pagination.type: unknown value", "Did you mean 'cursor'?"],
+        ["streams[orders].pagination.type: unknown value 'curser'", "Did you mean 'cursor'?"],
     ),
     "a shape that is not named": (f"{GOOD}      pagination: {{param: after}}\n", ["orders].pagination.type: missing"]),
     "unknown key of a shape": (
@@ -57,8 +57,9 @@ WRONG = {
         f"{GOOD}      checks: [{{type: volume_anomaly}}, {{type: volume_anomaly}}]\n",
         ["streams[orders].checks", "declared twice: volume_anomaly"],
     ),
-    "an owner that is nobody": (GOOD.replace("team:data", "the data people"), ["streams[orders]", "owner"]),
-    "a schedule that is none": (f"{GOOD}      schedule: every hour\n", ["every hour"]),
+    "an owner that is nobody": (GOOD.replace("team:data", "the data people"), ["owner: is no owner", "team:<name>"]),
+    "a schedule that is none": (f"{GOOD}      schedule: every hour\n", ["streams[orders].schedule: is no schedule"]),
+    "a schedule that never comes": (f"{GOOD}      schedule: 61 * * * *\n", ["61 * * * *"]),
     "a time zone that is none": (
         PARTITIONED.replace("Europe/Berlin", "Europe/Berlim"),
         ["Europe/Berlim"],

@@ -204,7 +204,7 @@ def test_the_second_example_of_the_docs_is_a_connector(modules: Modules) -> None
 def test_declaring_loads_neither_the_module_nor_a_network_library() -> None:
     code = (
         "import sys; import connectors.specs as s;"
-        "s.parse_source({'source': 'a', 'owner': 'o', 'connector': {'kind': 'python', 'module': 'nowhere'},"
+        "s.parse_source({'source': 'a', 'owner': 'team:o', 'connector': {'kind': 'python', 'module': 'nowhere'},"
         " 'streams': [{'name': 't'}]}, 'x');"
         "print([m for m in ('httpx', 'tenacity', 'msgspec', 'ssl', 'connectors.custom') if m in sys.modules])"
     )

@@ -16,7 +16,7 @@ from platform_assets.sources import read_source_file, references, source_paths
 if TYPE_CHECKING:
     from connectors.specs import SourceSpec
 
-DEMO = "a demo source: `make demo` and `make ui` start it and set its address themselves"
+DEMO = "of the demo: `make demo` and `make ui` start them and set their addresses themselves"
 
 
 def check_dotenv(root: Path) -> Iterator[Finding]:
@@ -48,6 +48,8 @@ def check_dotenv(root: Path) -> Iterator[Finding]:
 
 def check_source_files(root: Path, found: "list[SourceSpec]") -> Iterator[Finding]:
     """One finding a file; the valid sources are added to `found`."""
+    from platform_assets.checks import checks_of
+
     paths = source_paths(root)
     if not paths:
         yield ok("source files", "none yet; docs/sources.md says how to write one")
@@ -55,13 +57,17 @@ def check_source_files(root: Path, found: "list[SourceSpec]") -> Iterator[Findin
     for path in paths:
         try:
             specs = read_source_file(path, root)
+            place = str(path.relative_to(root))
+            for stream in (stream for spec in specs for stream in spec.streams):
+                checks_of(stream, place)
         except HeadwaterError as error:
             yield problem("source files", error)
             continue
+        if not specs:
+            yield skipped("source files", f"{place}: declares no source")
         for spec in specs:
             if first := names.get(spec.source):
                 twice = f"source {spec.source!r} is declared in {first.relative_to(root)} already"
-                place = str(path.relative_to(root))
                 yield problem("source files", ConfigError(place, twice, "Give one of them another name."))
                 continue
             names[spec.source] = path
@@ -71,9 +77,9 @@ def check_source_files(root: Path, found: "list[SourceSpec]") -> Iterator[Findin
 
 
 def check_references(specs: "Sequence[SourceSpec]") -> "Iterator[Finding]":
+    yield from _skip_demo("variables", specs)
     for spec in specs:
         if wants_demo(spec):
-            yield skipped("variables", f"{spec.source} is {DEMO}")
             continue
         found = list(references(spec))
         missing = [reference for reference in found if not os.environ.get(reference.name)]
@@ -88,15 +94,21 @@ def check_references(specs: "Sequence[SourceSpec]") -> "Iterator[Finding]":
             )
         if not missing:
             protect_secrets(spec)
-            yield ok("variables", f"{spec.source}: all {len({reference.name for reference in found})} set")
+            names = len({reference.name for reference in found})
+            yield ok("variables", f"{spec.source}: {f'all {names} set' if names else 'needs none'}")
+
+
+def _skip_demo(check: str, specs: "Sequence[SourceSpec]") -> Iterator[Finding]:
+    if names := [spec.source for spec in specs if wants_demo(spec)]:
+        yield skipped(check, f"{', '.join(names)}: {DEMO}")
 
 
 def check_answers(specs: "Sequence[SourceSpec]", limit_seconds: float) -> Iterator[Finding]:
     """Every source's own check, all at once; one that has not answered in time is a problem of its own."""
     waiting: list[tuple[SourceSpec, threading.Thread, list[Finding]]] = []
+    yield from _skip_demo("source answers", specs)
     for spec in specs:
         if wants_demo(spec):
-            yield skipped("source answers", f"{spec.source} is {DEMO}")
             continue
         if any(not os.environ.get(reference.name) for reference in references(spec)):
             yield skipped("source answers", f"{spec.source}: a variable that it needs is not set")

@@ -42,12 +42,38 @@ def check_warehouse(settings: Settings) -> Iterator[Finding]:
             return
         address, login = known, admin
     try:
+        if (unmade := _unmade(address, login)) is not None:
+            yield unmade
+            return
         yield from _look_inside(address, login)
     except HeadwaterError as error:
         yield problem("warehouse", error)
         return
     yield from _check_roles(settings, address)
     yield from _check_dagster(settings, replace(address, database=DAGSTER_DATABASE), login)
+
+
+def _unmade(address: "Address", login: "Login") -> Finding | None:
+    """What is to say of a database that the first run has to make; None when it is there."""
+    from platform_assets.warehouse.connect import connect
+
+    try:
+        session = connect(replace(address, database="postgres"), login, patience=PATIENCE_SECONDS)
+    except ConfigError:
+        return None  # this server has no such database for us, so the warehouse's own must be there
+    with session:
+        row = session.execute(
+            "select exists (select from pg_database where datname = %s), rolsuper or (rolcreatedb and rolcreaterole)"
+            " from pg_roles where rolname = current_user",
+            (address.database,),
+        ).fetchone()
+    if row is None or row[0]:
+        return None
+    place = f"{address.host}:{address.port}"
+    if row[1]:
+        return ok("warehouse", f"{place} answers; its database {address.database} is made by the first run")
+    what = f"there is no database {address.database}, and user {login.user} may not make one"
+    return problem("warehouse", ConfigError(place, what, "Give the user CREATEROLE and CREATEDB, or another user."))
 
 
 def _look_inside(address: "Address", login: "Login") -> Iterator[Finding]:

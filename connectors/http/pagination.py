@@ -258,14 +258,25 @@ class _Keyset(_Sized):
         ended = self._says_end(view)
         if ended or not view.records:
             return None
-        record = JsonPage(bytes(memoryview(view.records[-1])))
-        raw = record.slice_at(self._spec.field)
+        *before, last = (bytes(memoryview(record)) for record in view.records[-2:])
+        text = self._text(last)
+        # one record twice is the source's own double; two of one value are parted by the end of a page
+        if before and before[0] != last and before[0][:1] == b"{" and self._raw(before[0]) == self._raw(last):
+            what = f"two records at the end of a page share {self._spec.field}"
+            raise PagingError(f"{what}, so others that do would be missed; it needs a field that is unique")
+        return Step({**self._size, self._spec.param: text})
+
+    def _text(self, record: bytes) -> str:
+        raw = self._raw(record)
         value = decode(raw) if raw is not None else None
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise PagingError(f"the last record's {self._spec.field} is {_shape(value)}; the next page starts after it")
         # a number goes on with its own digits: a float would change them
-        text = value if isinstance(value, str) else bytes(memoryview(raw)).decode() if raw is not None else ""
-        return Step({**self._size, self._spec.param: text})
+        return value if isinstance(value, str) else (raw or b"").decode()
+
+    def _raw(self, record: bytes) -> bytes | None:
+        found = JsonPage(record).slice_at(self._spec.field)
+        return bytes(memoryview(found)) if found is not None else None
 
 
 def _shape(value: object) -> str:

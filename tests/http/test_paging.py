@@ -78,6 +78,20 @@ def test_every_record_comes_once_and_in_order(flavour: str) -> None:
         assert len(server.seen) == requests
 
 
+def test_a_keyset_whose_field_two_records_share_at_the_end_of_a_page_is_refused() -> None:
+    """Those of the next page that have the value too would never come."""
+    shared = [{"id": number, "group": number // 4} for number in range(20)]
+
+    def answer(exchange: Exchange) -> None:
+        after = int(exchange.query.get("after", "-1"))
+        exchange.json({"data": [record for record in shared if record["group"] > after][:6]})
+
+    with serving(answer) as server:
+        paging = {"type": "keyset", "param": "after", "field": "group"}
+        with pytest.raises(SourceError, match="two records at the end of a page share group, so others that do"):
+            read(source(server.url, {"records": "data", "pagination": paging}))
+
+
 def test_paging_parameters_go_into_the_body_of_a_post() -> None:
     def answer(exchange: Exchange) -> None:
         asked = json.loads(exchange.body)

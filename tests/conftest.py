@@ -10,6 +10,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from platform_assets.settings import Settings, load_settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
@@ -19,6 +21,10 @@ from tests.support.servers import TestServer, clean_environment, database_pair, 
 # a script's background job is started with Ctrl-C ignored, and every process of the tests would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# how long an example takes to draw or to run says something of the machine alone
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 CRASH = Path(__file__).parent / "crash"
 

@@ -48,7 +48,9 @@ _NO_RAW = msgspec.Raw(b"")
 # pyarrow makes its kernels at import, where no type checker sees them
 pc: Any = pyarrow_compute
 _UNCOMPILED = re.compile(r'["\\\x00-\x1f]')
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ODD = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+"""A NUL, or half of a character: both in one search, for `in` alone takes twice as long."""
+_NUL = rb"\u0000"
 
 
 class Decoder:
@@ -79,12 +81,13 @@ class Decoder:
             self._compile()
         assert self._lines is not None
         body, cleaning = payload.body, Cleaning()
-        if not self._fields or has_longer_line(body, self._max_record_bytes) or _SURROGATE.search(body):
+        odd = {found.lower() for found in _ODD.findall(body)}
+        if not self._fields or has_longer_line(body, self._max_record_bytes) or odd - {_NUL}:
             return None
         try:
-            table = self._flat_table(body, cleaning)
+            table = None if odd else self._flat_table(body, cleaning)
             if table is None:
-                table = self._columns(self._lines(body), cleaning, has_nul=b"\\u0000" in body)
+                table = self._columns(self._lines(body), cleaning, has_nul=bool(odd))
         except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError, UnfitError):
             return None  # the slow path finds out which record it was, and says so
         self.cleaning.add(cleaning)

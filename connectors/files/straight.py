@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from connectors.kinds.files import FilesStreamSpec
 
 BLOCK_BYTES = 4 << 20
-PART_BYTES = 32 << 20
+PART_BYTES = 8 << 20
 _QUOTED = re.compile(rb'(?<![^,\n])"[^"]*(?:""[^"]*)*"(?![^,\n])')
 """A field in quotes from delimiter to delimiter; PostgreSQL reads quotes inside a field otherwise than pyarrow does."""
 _TIMESTAMP = (

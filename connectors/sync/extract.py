@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
+_FIRST_PIECE_BYTES = 8 << 20
 _PIECE_BYTES = (32 << 20, 128 << 20)
 """A replacement is handed on in pieces: at least this size when nothing is being published, at most that when something
-is. Small enough to overlap, large enough for dlt's fixed cost."""
+is. Small enough to overlap, large enough for dlt's fixed cost; the first is small, so that PostgreSQL begins early."""
 
 
 class Extraction:
@@ -109,15 +110,15 @@ class Extraction:
         """
         window = self._request.stream.window
         since = time.monotonic()
-        is_due = False
+        is_due, least = False, _FIRST_PIECE_BYTES
         for message in messages:
             self._stop.check(self._request.label)
             idle = is_idle()
-            if self._can_cut_anywhere and (self._is_piece(idle) or is_due):
+            if self._can_cut_anywhere and (self._writer.size_bytes >= (least if idle else _PIECE_BYTES[1]) or is_due):
                 # not before there is more to come: the last piece carries the swap, and an empty one costs as much
                 self._seal(Checkpoint())
                 yield self._next()
-                since, is_due = time.monotonic(), False
+                since, is_due, least = time.monotonic(), False, _PIECE_BYTES[0]
             self._take(message)
             if not isinstance(message, Checkpoint):
                 continue
@@ -134,9 +135,6 @@ class Extraction:
         batch.is_last = True
         batch.replaces = self._replaces
         yield batch
-
-    def _is_piece(self, is_idle: bool) -> bool:
-        return self._writer.size_bytes >= _PIECE_BYTES[0 if is_idle else 1]
 
     @property
     def refused(self) -> list[Reject]:

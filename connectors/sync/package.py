@@ -3,9 +3,11 @@
 dlt takes half of a sync's imports: `prepare` brings it while the source begins to answer.
 """
 
+import gc
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -91,16 +93,29 @@ def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: boo
     return (*columns, *own)
 
 
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Modules are no garbage: to look for some among them is a tenth of an import."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 @cache
 def prepare() -> None:
     """dlt and its settings for this process, in memory only."""
     # read by dlt before any setting of ours
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    import dlt
+    with _uncollected():
+        import dlt
 
-    for key, value in _SETTINGS.items():
-        dlt.config[key] = value
-    import_module("connectors.sync.dlt_destination")
+        for key, value in _SETTINGS.items():
+            dlt.config[key] = value
+        import_module("connectors.sync.dlt_destination")
 
 
 def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink: Sink, folder: Path) -> str:

@@ -27,7 +27,7 @@ from pg_catalog.pg_class c where c.oid = %(table)s::regclass
 """
 _COLUMNS = f"""
 {_PARTITIONS}
-select a.attnum::int, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), exists (
+select a.attnum::int, a.attname::text, a.xmin::text, exists (
     select 1 from pg_catalog.pg_attribute p
     where p.attrelid in (select oid from tables) and p.attname = a.attname and p.atthasmissing
 )
@@ -54,11 +54,11 @@ HAS_SCHEMAS = 150000
 
 @dataclass(frozen=True, slots=True)
 class MarkedColumn:
-    """has_defaults: rows that are older than the column show a default of it."""
+    """version: another one when the column was altered. has_defaults: rows that are older show a default of it."""
 
     number: int
     name: str
-    type: str
+    version: str
     has_defaults: bool = False
 
 
@@ -78,7 +78,7 @@ class Mark:
 
     def state(self) -> dict[str, Any]:
         """As it is saved; some 30 bytes a column, for the widest of tables too."""
-        columns = {str(column.number): [_digest(column.name), _digest(column.type)] for column in self.columns}
+        columns = {str(column.number): [_digest(column.name), column.version] for column in self.columns}
         return {
             "table": self.table, "publication": self.publication, "files": self.files, "numbers": self.numbers,
             "columns": columns,
@@ -98,7 +98,7 @@ class Mark:
         names = {name for name, _ in was.values()}
         is_rewritten = saved["files"] != self.files
         for column in self.columns:
-            name, type_ = _digest(column.name), _digest(column.type)
+            name = _digest(column.name)
             known = was.get(str(column.number))
             if known is None:
                 is_older = column.number <= saved["numbers"]
@@ -106,8 +106,8 @@ class Mark:
                     return f"column {column.name} is new, and older rows may have values in it"
             elif known[0] != name:
                 return f"column {column.name} had another name"
-            elif known[1] != type_ and is_rewritten:
-                return f"column {column.name} had another type"
+            elif known[1] != column.version and is_rewritten:
+                return f"column {column.name} had another type or other values"
         return ""
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from psycopg import sql
+
 from connectors.contract import Attestation, Checkpoint, Emptied, Message, ReadContext, StreamState
 from connectors.database import pg_mark, pg_output, pg_slot, pg_wal
 from connectors.database.failures import cancelled
@@ -23,7 +25,7 @@ from connectors.database.pg_mark import Mark
 from connectors.database.pg_output import Begin, Commit, MalformedError, parse
 from connectors.database.pg_read import Emit, TableRead
 from connectors.database.pg_slot import Slot
-from connectors.errors import ConfigError, SourceError
+from connectors.errors import ConfigError, SourceError, TransientError
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -93,16 +95,17 @@ class ReplicatedRead:
 
     def _looked_at(self, system: str) -> _Table:
         """Before any position is taken: what is altered from here on is seen by the next read."""
-        assert self.stream.replication is not None
         shape = read_table(self.aside, self.stream.table_schema or self.schema, self.stream.table_name, self.where)
         pg_slot.require_published(self.aside, self.stream, shape, self.where)
         generated = pg_slot.generated_columns(self.aside, shape)
         if generated:
             self.context.log(f"generated columns are not in the log, so they are not read: {', '.join(generated)}")
+        return _Table(shape, generated, self._mark(shape, generated), system)
+
+    def _mark(self, shape: "TableShape", generated: list[str]) -> Mark:
+        assert self.stream.replication is not None
         names = [column.name for column in shape.chosen(_without(self.stream, generated), self.where)]
-        publication = self.stream.replication.publication
-        mark = pg_mark.read_mark(self.aside, pg_slot.quoted(shape), publication, names)
-        return _Table(shape, generated, mark, system)
+        return pg_mark.read_mark(self.aside, pg_slot.quoted(shape), self.stream.replication.publication, names)
 
     def _first(self, table: _Table, left: Slot | None, replication: "Connection[Any]", emit: Emit) -> None:
         if left is not None:
@@ -127,6 +130,7 @@ class ReplicatedRead:
         self.context.usage.requests += 1
         emit(emptied)
         with self.at_snapshot(snapshot) as connection:
+            self._hold(connection, table)
             read = TableRead(
                 connection, self.where, self.schema, _without(self.stream, table.generated), StreamState(),
                 self.context, self.part_bytes,
@@ -139,6 +143,19 @@ class ReplicatedRead:
 
             read.run(emit_rows)
         emit(Checkpoint(connector=_state(position, table.system, self.slot_name, table.mark.state())))
+
+    def _hold(self, connection: "Connection[Any]", table: _Table) -> None:
+        """From here on nobody rewrites the table.
+
+        Raises:
+            TransientError: somebody just did, and an older snapshot shows a rewritten table as an empty one.
+        """
+        name = sql.Identifier(table.shape.schema or "public", table.shape.table)
+        # its lock is kept; LOCK TABLE would ask for more rights than reading some columns does
+        connection.execute(sql.SQL("select from {} limit 0").format(name))
+        if self._mark(table.shape, table.generated) != table.mark:
+            what = f"{table.shape.label} or its publication was altered while a snapshot was taken"
+            raise TransientError(self.where, what, "The next attempt reads it as it is.")
 
     def _follow(
         self, table: _Table, slot: Slot, replication: "Connection[Any]", saved: Mapping[str, Any], emit: Emit

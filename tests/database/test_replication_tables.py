@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import ConfigError, ContractError, SourceError
+from connectors.errors import ConfigError, ContractError, SourceError, TransientError
 from connectors.sync import Progress
 from platform_assets.warehouse import Warehouse
 from tests.database.replicating import (
@@ -50,6 +50,7 @@ ALTERED: dict[str, tuple[str, ...]] = {
     ),
     "dropped and added again": ("alter table orders drop column note", "alter table orders add column note varchar(9)"),
     "another type": ("alter table orders alter column amount type numeric(14,3) using amount * 2",),
+    "other values in place": ("alter table orders alter column amount type numeric(12,2) using amount * 2",),
     "another table": (
         "alter table orders rename to older",
         "create table orders (id int primary key, amount numeric(12,2), note varchar(9), code text)",
@@ -94,6 +95,32 @@ def test_what_the_log_does_not_tell_is_read_from_the_table(orders: Source, wareh
     assert run(warehouse, stream).rows.extracted == 1
     assert_equal(orders, warehouse)
     assert slots(orders) == [SLOT]
+
+
+@pytest.mark.parametrize(
+    ("line", "before"), [("begins at", 0), pytest.param("reading all rows", 1, marks=pytest.mark.slow)]
+)
+def test_a_table_that_is_rewritten_behind_its_snapshot_is_not_taken_for_an_empty_one(
+    orders: Source, warehouse: Warehouse, line: str, before: int
+) -> None:
+    if before:
+        run(warehouse)
+        orders.execute("alter table orders rename column note to remark")
+    rewritten: list[str] = []
+
+    def on_log(said: str) -> None:
+        if line in said and not rewritten:
+            rewritten.append(said)
+            orders.execute("alter table orders alter column amount type numeric(13,2)")
+            orders.execute("alter table orders alter column amount type numeric(12,2) using amount * 2")
+
+    with pytest.raises(TransientError, match="altered while a snapshot was taken"):
+        run(warehouse, progress=Progress(on_log=on_log))
+
+    assert rewritten
+    assert slots(orders) == [SLOT] * before
+    run(warehouse)
+    assert_whole(orders, warehouse)
 
 
 @pytest.mark.slow

@@ -133,7 +133,8 @@ def _until_waiting(warehouse: Warehouse) -> None:
 def _restart(server: TestServer) -> None:
     """As a crash does it: no checkpoint, recovery from the log."""
     layout = layout_of(server.settings.home)
-    command = [str(layout.bin_dir / "pg_ctl"), "-D", str(layout.data_dir), "-m", "immediate", "-w", "restart"]
+    how = ["-m", "immediate", "-w", "-t", "240", "restart"]
+    command = [str(layout.bin_dir / "pg_ctl"), "-D", str(layout.data_dir), *how]
     owner = layout.owner.uid if layout.owner.is_other else None
     subprocess.run(command, check=True, user=owner, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 

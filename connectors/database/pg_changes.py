@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DELETED = "_deleted"
 ROWS, BYTES = 20_000, 8 << 20
 """At which the rows so far are handed on, whether their transaction has ended or not."""
-LACKING = 500
-"""The same for rows whose large values have to be read from the table: each may have a megabyte of them."""
+LACKING = 50
+"""Rows whose large values are read from the table at a time: each may have a megabyte of them."""
 # a domain is followed to the type that it rests on
 _TYPES = """
 with recursive resolved as (
@@ -74,7 +74,7 @@ class Changes:
     _pending: list[Row] = field(default_factory=list[Row])
     _marks: list[bool] = field(default_factory=list[bool])
     _size: int = 0
-    _lacking: int = 0
+    _lacking: list[int] = field(default_factory=list[int])
 
     def take(self, message: pg_output.Message) -> Iterator[CopyFile | Frame | Emptied]:
         """What the message completes."""
@@ -94,20 +94,20 @@ class Changes:
                 yield Emptied()
             case _:
                 pass
-        if len(self._pending) >= ROWS or self._size >= BYTES or self._lacking >= LACKING:
+        if len(self._lacking) >= LACKING:
+            self._fill()
+        if len(self._pending) >= ROWS or self._size >= BYTES:
             yield from self.flush()
 
     def flush(self) -> Iterator[CopyFile | Frame]:
         """The rows so far."""
         if not self._pending:
             return
-        assert self._known is not None
+        self._fill()
         rows, marks = self._pending, self._marks
-        self._pending, self._marks, self._size, self._lacking = [], [], 0, 0
-        if gone := self._fetch_unchanged(self._known, rows, marks):
-            kept = [place for place in range(len(rows)) if place not in gone]
-            rows, marks = [rows[place] for place in kept], [marks[place] for place in kept]
+        self._pending, self._marks, self._size = [], [], 0
         if rows:
+            assert self._known is not None
             self.rows += len(rows)
             yield self._payload(self._known, rows, marks)
 
@@ -128,7 +128,8 @@ class Changes:
             ]
             if self._key(old) != self._key(row):
                 self._add(old, is_deleted=True)
-        self._lacking += any(row[place] is UNCHANGED for place in known.places)
+        if any(row[place] is UNCHANGED for place in known.places):
+            self._lacking.append(len(self._pending))
         self._add(row)
 
     def _require_keys(self, change: str) -> None:
@@ -189,19 +190,17 @@ class Changes:
             return False
         return not stream.select or name in stream.select
 
-    def _fetch_unchanged(self, known: Known, rows: list[Row], marks: Sequence[bool]) -> set[int]:
-        """Fill in large values that an update left alone, as the table has them now; a later change of them follows.
+    def _fill(self) -> None:
+        """Large values that an update left alone, as the table has them now; a later change of them follows anyway.
 
-        Returns the places of rows that are gone by now: what took them away follows too, and until then the row stays
-        as it was. A column that is gone by now has NULL, as in every row after it.
+        A row that is gone by now is left out: what took it away follows too, and until then it stays as it was. A
+        column that is gone by now has NULL, as in every row after it.
         """
-        lacking = [
-            place
-            for place, (row, is_deleted) in enumerate(zip(rows, marks, strict=True))
-            if not is_deleted and any(row[at] is UNCHANGED for at in known.places)
-        ]
+        known, rows, lacking = self._known, self._pending, self._lacking
         if not lacking:
-            return set()
+            return
+        assert known is not None
+        self._lacking = []
         present = {column.name for column in self.shape.columns}
         wanted = [
             (column, at)
@@ -220,8 +219,11 @@ class Changes:
                 continue
             for at, value in enumerate(row):
                 if value is UNCHANGED:
-                    row[at] = now.get(at)
-        return gone
+                    row[at] = found = now.get(at)
+                    self._size += len(found or b"")
+        if gone:
+            kept = [place for place in range(len(rows)) if place not in gone]
+            self._pending, self._marks = [rows[place] for place in kept], [self._marks[place] for place in kept]
 
     def _current(
         self,

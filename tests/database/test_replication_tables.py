@@ -241,6 +241,7 @@ def test_large_values_that_were_left_alone_are_right_also_where_row_or_column_ar
     orders.execute(
         "alter table orders alter column large set storage external, alter column other set storage external"
     )
+    orders.execute("insert into orders (id, amount) select g, 5 from generate_series(100, 350) g")
     orders.execute("update orders set large = repeat('l', 9000) || id, other = repeat('o', 9000)")
     run(warehouse)
     orders.execute("update orders set amount = 0")

@@ -57,6 +57,14 @@ class HeadwaterError(Exception):
             lines = [*lines[: MAX_LINES - 2], f"... {len(lines) - MAX_LINES + 1} more lines", lines[-1]]
         return "\n".join(lines)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copied and pickled past the constructor: a subclass may ask for more than the three texts."""
+        return _blank, (type(self), self.args), vars(self)
+
+
+def _blank(kind: "type[HeadwaterError]", words: tuple[object, ...]) -> "HeadwaterError":
+    return kind.__new__(kind, *words)
+
 
 class ConfigError(HeadwaterError):
     """The author edits a file or a setting; nothing was read."""

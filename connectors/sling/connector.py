@@ -128,7 +128,8 @@ class SlingConnector:
                 position = f"rows {rows + 1:,} to {rows + arrived.num_rows:,}"
                 # Sling's file readers know no selection of columns
                 arrived = arrived.drop_columns(sorted(stream.blocked & set(arrived.column_names)))
-                table, rejected = cleaned(arrived, types, stream.null_values, position)
+                is_loose = self._connection.dialect == "sqlite"
+                table, rejected = cleaned(arrived, types, stream.null_values, position, has_loose_times=is_loose)
                 cursor = _values(table, stream)
                 # rows that share a value are not cut in two by a checkpoint between them
                 if sealed is not None and cursor is not None and cursor[0].as_py() != sealed:

@@ -40,11 +40,19 @@ def gathered(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
 
 
 def cleaned(
-    table: "pa.Table", types: Mapping[str, TextType], null_values: Sequence[str], position: str
+    table: "pa.Table",
+    types: Mapping[str, TextType],
+    null_values: Sequence[str],
+    position: str,
+    *,
+    has_loose_times: bool = False,
 ) -> "tuple[pa.Table, list[Rejected]]":
     """The texts as PostgreSQL reads them, and the rows whose text is no text.
 
     Dates and times lose Sling's wrapping, bytes become hexadecimal, `null_values` become NULL.
+
+    has_loose_times: the source keeps any text in a column of times (SQLite), and what Sling cannot read of them comes
+    as the year 1: those rows are rejected.
     """
     import pyarrow as pa
 
@@ -60,6 +68,9 @@ def cleaned(
             for row in bad:
                 unreadable[row] = (field.name, "is not UTF-8 text")
             column = _without(plain_text(column, wanted), null_values)
+            if has_loose_times and wanted.name in ("timestamp", "date"):
+                for row in _in_year_one(column):
+                    unreadable[row] = (field.name, f"is no {wanted.name} that Sling could read: it made it the year 1")
         elif pa.types.is_temporal(field.type):
             for row in _unread(column):
                 unreadable[row] = (field.name, "could not be read by datetime_format: Sling made it the year 1")
@@ -115,6 +126,11 @@ def _unread(column: Any) -> list[int]:
 
     pc = compute()
     return pc.indices_nonzero(pc.fill_null(pc.equal(pc.year(column.cast(pa.date32())), 1), False)).to_pylist()
+
+
+def _in_year_one(column: Any) -> list[int]:
+    pc = compute()
+    return pc.indices_nonzero(pc.fill_null(pc.starts_with(column, "0001-01-01"), False)).to_pylist()
 
 
 def _hexadecimal(column: Any) -> Any:

@@ -47,7 +47,7 @@ def _once(folder: Path, commands: Sequence[Sequence[str]]) -> None:
     folder.mkdir(parents=True)
     for command in commands:
         try:
-            ended = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=SECONDS, check=False)
+            ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"{folder.name} could not be installed: {error}")
         if ended.returncode:

@@ -14,7 +14,7 @@ import pytest
 from openpyxl import Workbook
 
 from connectors.contract import Attestation, Checkpoint, Message, ReadContext, StreamState
-from connectors.errors import ResourceError, SourceError, TransientError
+from connectors.errors import ContractError, ResourceError, SourceError, TransientError
 from connectors.registry import kind
 from platform_assets.warehouse import Warehouse
 from tests.files.reading import put, read, source
@@ -203,6 +203,10 @@ def test_rows_of_a_file_that_is_gone_are_marked_where_the_folder_is_the_whole(
     run(tmp_path, warehouse, stream)
 
     assert rows(warehouse, "select id, _deleted from raw_drop.t order by id") == [(1, False), (2, False), (3, True)]
+    # a folder that is not mounted looks like this
+    (tmp_path / "a.csv").unlink()
+    with pytest.raises(ContractError, match="the source sent no rows"):
+        run(tmp_path, warehouse, stream)
 
 
 def test_a_sheet_keeps_every_cell_or_says_which_row_it_leaves_out(tmp_path: Path) -> None:

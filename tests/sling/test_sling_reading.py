@@ -331,6 +331,21 @@ def test_sqlite_is_read_with_all_digits(tmp_path: Path) -> None:
     assert [row["id"] for row in later] == ["3"]
 
 
+def test_a_time_of_sqlites_that_is_none_is_rejected_alone(tmp_path: Path) -> None:
+    path = tmp_path / "shop.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("create table places (id integer, seen timestamp, day date)")
+        database.execute("insert into places values (1, '2024-01-01 10:00:00', '2024-01-01'), (2, 'yesterday', null)")
+        database.execute("insert into places values (3, null, 'today'), (4, null, null)")
+
+    found = read(
+        tmp_path / "a", source({"name": "places", "object": "main.places"}, {"connection": f"sqlite://{path}"})
+    )
+
+    assert [row["id"] for row in found.rows] == ["1", "4"]
+    assert [message.reason.split()[0] for message in found.of(Rejected)] == ["seen", "day"]
+
+
 def test_text_that_is_no_utf8_is_rejected_alone(tmp_path: Path) -> None:
     path = tmp_path / "shop.sqlite"
     with sqlite3.connect(path) as database:
@@ -360,7 +375,7 @@ def test_a_file_is_read_with_all_digits(tmp_path: Path) -> None:
     assert [column.type for column in found.columns] == ["bigint", "double", "double"]
 
 
-SHORT = ("delimiter", "datetime_format", "jmespath")
+SHORT = ("delimiter",)
 
 
 def packed(text: str) -> bytes:

@@ -1,12 +1,18 @@
 """The whole way: from the source through Sling and the engine into the raw table, value for value."""
 
+import dagster as dg
 import psycopg
 import pytest
+import yaml
 
 from connectors.sync import SyncRequest, sync
 from platform_assets.warehouse import Warehouse
-from tests.sling.reading import source
+from tests.ingest.conftest import Write, load, write_source
+from tests.sling.reading import URL, source
 from tests.sling.test_sling_reading import FULL, TYPES
+from tests.support.sql import run as sql
+
+__all__ = ["write_source"]
 
 SAME = ("id", "small", "price", "tiny", "wide", "ratio", "ok", "moment", "day", "at", "label", "doc", "raw", "key")
 
@@ -101,3 +107,38 @@ def test_values_that_a_rule_rewrites_are_read_without_a_file_and_the_others_lose
     assert raw_rows(warehouse, "everything", ", ".join(others)) == expected
     ((label,),) = raw_rows(warehouse, "everything", "label")
     assert len(str(label)) == 64
+
+
+def test_one_stream_of_a_source_runs_alone_and_tells_what_every_kind_tells(
+    shop: psycopg.Connection,
+    warehouse: Warehouse,
+    env: dict[str, str],
+    write_source: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    shop.execute("create table orders as select i as id, numeric(8, 2) '1.5' as price from generate_series(1, 7) i")
+    shop.execute("create table lines (id int)")
+    cursor = {"primary_key": "id", "cursor": {"field": "id"}, "write": "merge"}
+    streams = [{"name": "orders", "object": "public.orders", **cursor}, {"name": "lines", "object": "public.lines"}]
+    attributes = {
+        "source": "shop", "owner": "team:data", "connector": {"kind": "sling", "connection": f"env:{URL}"},
+        "streams": streams,
+    }  # fmt: skip
+    text = yaml.safe_dump({"type": "platform_assets.components.Source", "attributes": attributes})
+    job = load(write_source(text)).resolve_implicit_global_asset_job_def()
+
+    result = job.execute_in_process(asset_selection=[dg.AssetKey(["shop", "orders"])])
+
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["rows_loaded"].value == 7
+    schema = metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    types = {column.name: column.type for column in schema.columns}
+    assert (types["id"], types["price"]) == ("integer", "numeric(8,2)")
+    syncs = "select stream, status, rows_extracted, rows_loaded, requests, received_bytes > 0 from ops.syncs"
+    assert sql(warehouse.admin_dsn, syncs) == [("orders", "succeeded", 7, 7, 2, True)]
+    states = "select stream, engine, state -> 'cursor' ->> 'value' from ops.stream_state"
+    assert sql(warehouse.admin_dsn, states) == [("orders", "sling", "7")]

@@ -249,11 +249,13 @@ class Child:
 
     def stop(self) -> None:
         """Ends the whole process group: politely, then by force. Twice is fine."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(TERM_SECONDS)
+        # twice: what a shell is just about to start does not hear it
+        for patience in (1.0, TERM_SECONDS):
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(patience)
         if self._needs_ending:
             self._run_ending()
         # what is left in the group goes too, also behind a leader that ended by itself

@@ -11,8 +11,13 @@ from connectors.sync.result import RowCounts, Status, SyncRequest, Verdict
 
 _OPEN = """
 insert into ops.syncs (sync_id, source, stream, kind, trigger, run_id, epoch, window_start, window_end, state_before)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-returning started_at
+values (
+    %(sync_id)s, %(source)s, %(stream)s, %(kind)s, %(trigger)s, %(run_id)s, %(epoch)s, %(start)s, %(end)s,
+    coalesce((
+        select state from ops.stream_state
+        where source = %(source)s and stream = %(stream)s order by version desc limit 1
+    ), '{}')
+)
 """
 _PUBLISHED = """
 update ops.syncs set
@@ -59,16 +64,16 @@ class Cost:
     peak_memory_bytes: int = 0
 
 
-def open_row(
-    connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, epoch: int, state: dict[str, Any]
-) -> None:
+def open_row(connection: psycopg.Connection[Any], request: SyncRequest, sync_id: str, epoch: int) -> None:
+    """The sync has begun, from the stream's newest state."""
     window = request.window
     connection.execute(
         _OPEN,
-        [
-            sync_id, request.source.source, request.stream.name, request.source.connector.kind, request.trigger,
-            request.run_id, epoch, window and window.start, window and window.end, Jsonb(state),
-        ],
+        {
+            "sync_id": sync_id, "source": request.source.source, "stream": request.stream.name,
+            "kind": request.source.connector.kind, "trigger": request.trigger, "run_id": request.run_id,
+            "epoch": epoch, "start": window and window.start, "end": window and window.end,
+        },
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 from connectors.contract import Connector, Message, ReadContext, ReadsWarehouse, Usage
 from connectors.errors import Cancelled, HeadwaterError
@@ -90,17 +89,13 @@ class _Sync:
         self.audit: Audit | None = None
         self.extraction: Extraction | None = None
         self.refused: list[Callable[[], Sequence[Reject]]] = []
-        ledger.open_row(connection, request, lease.sync_id, lease.epoch, {})
+        ledger.open_row(connection, request, lease.sync_id, lease.epoch)
 
     def go(self, connector: Connector | None, resolves: Sequence[int]) -> None:
         connection = self.connection
         request = self.request = registry.under_rules(connection, self.request)
         position = state.Position.load(connection, request)
         self.state_before = dict(position.state)
-        connection.execute(
-            "update ops.syncs set state_before = %s where sync_id = %s",
-            [Jsonb(self.state_before), self.lease.sync_id],
-        )
         version = registry.newest(connection, request.source.source, request.stream.name)
         registry.refuse_other_key(version, request)
         schema = StreamSchema(

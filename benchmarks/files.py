@@ -62,6 +62,13 @@ def main() -> None:
             for form in formats
         ]  # fmt: skip
         outcomes += [engine.alone(f"headwater_{form}_without_start", bench.syncs[form]) for form in formats]
+        outcomes += [
+            repeated(
+                f"headwater_{form}_warm", options.repeats, lambda form=form: bench.headwater(form, is_warm=True),
+                lambda: bench.difference("raw_bench.lineitem"),
+            )
+            for form in formats
+        ]  # fmt: skip
         if not options.no_peers:
             outcomes += [
                 repeated(
@@ -114,13 +121,13 @@ class _Bench:
         copy = f"\\copy by_hand.lineitem from '{self._paths['csv']}' (format csv, header)"
         return measure([self._server.psql, self._dsn, "-qXc", copy])
 
-    def headwater(self, form: str) -> Measured:
+    def headwater(self, form: str, *, is_warm: bool = False) -> Measured:
         self._run("drop table if exists raw_bench.lineitem", "truncate ops.schema_versions, ops.stream_state")
         stream = {
             "name": "lineitem", "path": f"lineitem.{form}", "write": "replace", "columns": lineitem.CONTRACT,
         }  # fmt: skip
         connector = {"kind": "files", "url": str(self._files)}
-        synced = engine.run(self._server, self._folder, connector, stream)
+        synced = engine.run(self._server, self._folder, connector, stream, is_warm=is_warm)
         self.syncs[form].append(synced)
         progress(f"{form}: sync alone {synced.sync_seconds} s {synced.steps}")
         return synced.measured

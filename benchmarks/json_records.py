@@ -75,7 +75,12 @@ def main() -> None:
                 "headwater", options.repeats, bench.headwater, lambda: bench.difference("raw_bench.events", expected)
             ),
         ]
-        outcomes.append(engine.alone("headwater_without_start", bench.syncs))
+        alone = engine.alone("headwater_without_start", bench.syncs)
+        warm = repeated(
+            "headwater_warm", options.repeats, lambda: bench.headwater(is_warm=True),
+            lambda: bench.difference("raw_bench.events", expected),
+        )  # fmt: skip
+        outcomes += [alone, warm]
         if not options.no_peers:
             outcomes.append(repeated("dlt_default", 1, bench.dlt_default, lambda: bench.counted(pages * page_rows)))
     outcomes = with_ratios(outcomes, "limit")
@@ -127,9 +132,9 @@ class _Bench:
         command = [sys.executable, "-m", "benchmarks.hand_written", "events", self._url, self._dsn, "by_hand.events"]
         return measure(command, folder=PROJECT_ROOT)
 
-    def headwater(self) -> Measured:
+    def headwater(self, *, is_warm: bool = False) -> Measured:
         self._clean("drop table if exists raw_bench.events", "delete from ops.schema_versions")
-        synced = engine.run(self._server, self._folder, CONNECTOR, STREAM, BENCH_API_URL=self._url)
+        synced = engine.run(self._server, self._folder, CONNECTOR, STREAM, is_warm=is_warm, BENCH_API_URL=self._url)
         self.syncs.append(synced)
         progress(f"sync alone {synced.sync_seconds} s {synced.steps}")
         return synced.measured

@@ -301,14 +301,25 @@ class PostgresConnector:
     ) -> None:
         """Every read closes its own connections. A slot whose first read has failed is not left behind.
 
-        When the warehouse was lost its position may have been committed after all: then the next read decides.
+        When the warehouse failed its position may have been committed after all: then the next read decides.
         """
-        is_certain = error is not None and not isinstance(error, LoaderError | psycopg.OperationalError)
-        for name in self._created if is_certain else ():
+        for name in self._created if _is_not_committed(error) else ():
             try:
                 self.drop_slot(name)
             except HeadwaterError as failure:
                 log.warning("slot %s was left behind, the next sync drops it: %s", name, failure)
+
+
+def _is_not_committed(error: BaseException | None) -> bool:
+    """The error, or what it was raised from, says that the read or its rows were refused."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, HeadwaterError):
+            return not isinstance(error, LoaderError)
+        seen.add(id(error))
+        # dlt keeps what its job has raised beside the chain
+        error = getattr(error, "client_exception", None) or error.__cause__ or error.__context__
+    return False
 
 
 def _libpq_url(url: str) -> str:

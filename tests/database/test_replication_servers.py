@@ -13,7 +13,7 @@ from psycopg import sql
 
 from connectors.contract import Checkpoint, CopyFile, Message, ReadContext, StreamState
 from connectors.database.pg_wal import Changes, lsn
-from connectors.errors import AuthError, Cancelled, ConfigError, HeadwaterError, TransientError
+from connectors.errors import AuthError, Cancelled, ConfigError, HeadwaterError, LoaderError, TransientError
 from connectors.kinds.database import KIND
 from connectors.sync import Progress
 from platform_assets.warehouse import Warehouse
@@ -247,6 +247,30 @@ def test_a_reader_that_asks_how_far_the_server_is_tells_it_nothing(
 
     assert reached > saved
     assert [lsn(text) for (text,) in confirmed] == [saved]
+
+
+@pytest.mark.slow
+def test_a_first_sync_that_lost_the_warehouse_leaves_its_slot_to_the_next(orders: Source, warehouse: Warehouse) -> None:
+    run(warehouse)
+    forgotten(warehouse)
+    waiting = (
+        "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' "
+        "and datname = current_database() and application_name like 'headwater shop%%'"
+    )
+    with psycopg.connect(warehouse.admin_dsn) as blocker:
+        blocker.execute("lock table raw_shop.orders in share mode")
+        cutter = threading.Thread(target=eventually, args=(warehouse.admin_dsn, waiting, None, TIMEOUT))
+        cutter.start()
+        with pytest.raises(LoaderError):
+            run(warehouse)
+        cutter.join(TIMEOUT)
+    assert slots(orders) == [SLOT]
+
+    run(warehouse)
+    changed(orders)
+    run(warehouse)
+
+    assert_whole(orders, warehouse)
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ login        signing in by a browser
 signing      requests that are signed one by one: HMAC, AWS SigV4
 transport    httpx over a network that keeps a deadline and looks where it connects
 client       one request with its retries, waits, redirects and size limit
+children     a stream below another one: its pages for every record of its parent
+seams        where a long ordered read may commit
 reader       the connector: check, discover, read
 
 Importing this package loads none of them.

@@ -231,7 +231,8 @@ def _print_plan(label: str, made: "Plan") -> None:
     if not keys:
         print(f"{label}: no window to read")
         return
-    print(f"{label}: {output.count(len(keys), 'window')}, newest first, {keys[0]} to {keys[-1]}, in {made.runs} runs")
+    span = f"{output.count(len(keys), 'window')}, newest first, {keys[0]} to {keys[-1]}"
+    print(f"{label}: {span}, in {output.count(made.runs, 'run')}")
     if not made.sample:
         print("no window of it was read yet: cost unknown")
     else:

@@ -160,17 +160,17 @@ def _stops_in_order(cancelled: threading.Event) -> Generator[None]:
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:
-    numbers = ("extracted", "loaded", "quarantined", "seconds")
+    numbers = ("extracted", "loaded", "deduplicated", "quarantined", "seconds")
     table = output.table("", "stream", "status", *numbers, right=numbers)
     for outcome in outcomes:
         seconds = f"{outcome.seconds:.1f}"
         if outcome.result is not None:
             rows = outcome.result.rows
-            counts = (f"{count:,}" for count in (rows.extracted, rows.loaded, rows.quarantined))
+            counts = (f"{count:,}" for count in (rows.extracted, rows.loaded, rows.deduplicated, rows.quarantined))
             table.add_row(outcome.stream, outcome.result.status, *counts, seconds)
         else:
             failure = getattr(outcome.error, "failure_class", "unexpected")
-            table.add_row(outcome.stream, f"failed ({failure})", "", "", "", seconds)
+            table.add_row(outcome.stream, f"failed ({failure})", "", "", "", "", seconds)
     output.console().print(table)
     for error in merged(outcome.error for outcome in outcomes if isinstance(outcome.error, HeadwaterError)):
         output.failure(error)

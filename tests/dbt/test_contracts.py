@@ -45,6 +45,8 @@ attributes:
     - {name: others, path: /others}
 """
 STATES = ("open", "shut", "paid")
+OFFERED = DiscoveredStream("people", (DiscoveredColumn("tags", "json", is_nullable=False),))
+"""What discovery says: a promise of a database, a guess from one page of an API."""
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +76,8 @@ def inferred(warehouse: Warehouse) -> Contract:
         for number in range(120)
     ]  # fmt: skip
     load(warehouse, spec, "people", rows)
-    offered = DiscoveredStream("people", (DiscoveredColumn("tags", "json", is_nullable=False),))
     with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
-        return infer(connection, spec, spec.stream("people"), offered)
+        return infer(connection, spec, spec.stream("people"), OFFERED)
 
 
 def test_a_first_sync_says_types_and_guesses_the_rest(inferred: Contract) -> None:
@@ -98,8 +99,19 @@ def test_a_first_sync_says_types_and_guesses_the_rest(inferred: Contract) -> Non
         "amount": ({"type": "double", "nullable": False}, (every,)),
         "at": ({"type": "timestamp", "nullable": False}, (every,)),
         "note": ({"type": "text"}, ()),
-        "tags": ({"type": "json", "nullable": False}, ()),
+        "tags": ({"type": "json", "nullable": False}, (every,)),
     }  # fmt: skip
+
+
+def test_only_a_database_promises_that_a_column_has_no_null(warehouse: Warehouse, inferred: Contract) -> None:
+    database = BLOCK.replace('kind: rest, base_url: "http://127.0.0.1:9"', "kind: database, url: env:SHOP_URL")
+    spec = parsed("".join(line for line in database.splitlines(keepends=True) if "path:" not in line))
+    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
+        found = infer(connection, spec, spec.stream("people"), OFFERED)
+
+    guesses = {column.name: column.guesses for column in found.columns}
+    assert guesses["tags"] == ()
+    assert guesses | {"tags": ()} == {column.name: column.guesses for column in inferred.columns} | {"tags": ()}
 
 
 def test_the_file_keeps_every_line_and_comment_and_gains_the_contract(inferred: Contract) -> None:

@@ -80,8 +80,8 @@ def infer(
     columns = [c for c in version.columns if c.place == "column" and c.variant_of is None]
     found = {column.source_name: _statistics(connection, table, column) for column in columns}
     # only a database promises that there is no NULL; elsewhere discovery has seen no more than one page
-    is_promise = offered is not None and source.connector.kind == "database"
-    promised = {column.name: column for column in offered.columns} if is_promise else {}
+    is_promise = source.connector.kind == "database"
+    promised = {column.name: column for column in offered.columns} if offered and is_promise else {}
     key, is_known = _key(stream, offered, columns, found)
     inferred = tuple(
         _inferred(column, found[column.source_name], promised.get(column.source_name), is_key=column.source_name in key)

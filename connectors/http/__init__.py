@@ -21,11 +21,3 @@ reader       the connector: check, discover, read
 
 Importing this package loads none of them.
 """
-
-import sys
-from typing import Any
-
-# httpx brings its command line along where click is installed, and with it rich and pygments: half of its import.
-# Python reads None as a module that is not there, which httpx is prepared for.
-_modules: dict[str, Any] = sys.modules
-_modules.setdefault("httpx._main", None)

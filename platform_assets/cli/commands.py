@@ -39,7 +39,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("state", "state", "List, show, diff, rewind, reset, undo, export and import saved positions."),
     Entry("backfill", "backfill", "Plan, run, pause, resume, cancel, prioritize and watch backfills."),
     Entry("quarantine", "quarantine", "List, show, replay and discard records that broke their contract."),
-    Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet."),
+    Entry("webhooks", "webhooks", "Receive signed deliveries; list those not read yet, delete old ones."),
     Entry("auth", "auth", "Sign in to sources by a browser; list and forget the tokens that are kept."),
     Entry("pools", "pools", "Show what is left of the rate limits that all processes share."),
     Entry("slots", "slots", "List or drop the replication slots of a source's database."),
@@ -72,6 +72,9 @@ def build(words: Sequence[str]) -> typer.Typer:
         command = import_module(f"{__package__}.{entry.module}").command if entry.name == wanted else _summary_only
         settings = PASSED_THROUGH if entry.name == "dbt" else None
         if isinstance(command, typer.Typer):
+            for one in command.registered_commands:
+                # whole sentences: what is not given as the short help is cut in the middle of a line
+                one.short_help = one.short_help or _first_paragraph(one.callback.__doc__ if one.callback else None)
             app.add_typer(command, name=entry.name, help=entry.summary)
         else:
             function = cast("Callable[..., Any]", command)
@@ -82,6 +85,10 @@ def build(words: Sequence[str]) -> typer.Typer:
                 context_settings=settings,
             )(function)
     return app
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").partition("\n\n")[0].split())
 
 
 def _options(

@@ -123,6 +123,14 @@ def warehouse_session() -> "Generator[psycopg.Connection[Any]]":
         yield session
 
 
+def refuse_unknown(target: str | None) -> None:
+    """Raises ConfigError, with the nearest name, when no source file declares it: for lists that would be empty."""
+    from platform_assets.sources import find_streams
+
+    if target:
+        find_streams(target, read_settings().project_root)
+
+
 def stream_label(label: str, group: str) -> tuple[str, str]:
     """Source and stream of `SOURCE.STREAM`. group: the commands that ask, for the message."""
     source, _, stream = label.partition(".")

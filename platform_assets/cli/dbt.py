@@ -1,5 +1,6 @@
 """`headwater dbt ...`: dbt as it is, with the environment that Headwater's profile reads."""
 
+import inspect
 import os
 import signal
 import subprocess
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli(prog_name='dbt')")
 AUDITED = (sys.executable, "-m", "platform_assets.dbt.audited")
 # these touch no database: they must work before there is a warehouse
-OFFLINE = frozenset({"parse", "deps", "clean", "ls", "list", "--version", "--help", "-h"})
+HELP = frozenset({"--help", "-h"})
+OFFLINE = HELP | frozenset({"parse", "deps", "clean", "ls", "list", "--version"})
 
 
 def command(context: typer.Context) -> None:
@@ -34,6 +36,11 @@ def command(context: typer.Context) -> None:
 
     settings = read_settings()
     words = list(context.args)
+    asks_for_rollback = words[:1] == ["rollback"] and not HELP.isdisjoint(words)
+    if not words or words[0] in HELP or asks_for_rollback:
+        print(inspect.cleandoc(command.__doc__ or ""), end="\n\n", flush=True)
+        if asks_for_rollback:
+            return
     folder = str(settings.project_root / "dbt_project")
     environment = {
         **os.environ,

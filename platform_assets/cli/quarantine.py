@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from platform_assets.cli import output
-from platform_assets.cli.context import read_settings, running_warehouse, stream_label, warehouse_session
+from platform_assets.cli.context import (
+    read_settings,
+    refuse_unknown,
+    running_warehouse,
+    stream_label,
+    warehouse_session,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -47,6 +53,8 @@ def list_held(
     with warehouse_session() as connection:
         found = replay.held(connection, source, name or None, limit=limit)
         examples = replay.examples(connection, source, name or None)
+    if not found and not examples:
+        refuse_unknown(stream)
     if as_json:
         shown = [{**asdict(item), "status": "example"} for item in examples]
         print(json.dumps([*map(_as_json, found), *shown], indent=2))

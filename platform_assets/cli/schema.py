@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from platform_assets.cli import output
-from platform_assets.cli.context import read_settings, stream_label, warehouse_session
+from platform_assets.cli.context import read_settings, refuse_unknown, stream_label, warehouse_session
 
 if TYPE_CHECKING:
     from connectors.sync.schemabook import Recorded
@@ -38,6 +38,8 @@ def list_versions(
 
     with warehouse_session() as connection:
         found = schemabook.newest(connection, source)
+    if not found:
+        refuse_unknown(source)
     if as_json:
         print(json.dumps([_as_json(item) for item in found], indent=2))
         return

@@ -12,7 +12,7 @@ import typer
 
 from connectors.errors import ConfigError
 from platform_assets.cli import output
-from platform_assets.cli.context import stream_label, warehouse_session
+from platform_assets.cli.context import refuse_unknown, stream_label, warehouse_session
 
 if TYPE_CHECKING:
     import psycopg
@@ -38,6 +38,8 @@ def list_states(source: str | None = typer.Argument(None), as_json: bool = typer
 
     with warehouse_session() as connection:
         found = statebook.newest(connection, source)
+    if not found:
+        refuse_unknown(source)
     if as_json:
         print(statebook.export(found))
         return

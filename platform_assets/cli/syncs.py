@@ -10,7 +10,7 @@ import typer
 
 from connectors.errors import ConfigError
 from platform_assets.cli import output
-from platform_assets.cli.context import warehouse_session
+from platform_assets.cli.context import refuse_unknown, warehouse_session
 
 if TYPE_CHECKING:
     from connectors.sync.past import PastSync
@@ -43,6 +43,8 @@ def command(
     source, _, stream = (target or "").partition(".")
     with warehouse_session() as connection:
         found = past.recent(connection, source or None, stream or None, limit=limit)
+    if not found:
+        refuse_unknown(target)
     if as_json:
         print(json.dumps([_as_json(sync) for sync in found], indent=2, default=str))
     elif found:

@@ -11,6 +11,7 @@ from threading import Event
 
 import pytest
 
+from platform_assets.cli import main
 from platform_assets.cli.commands import COMMANDS
 from tests.cli.conftest import GOOD, ROOT, Project, serving
 
@@ -41,6 +42,17 @@ def test_every_command_explains_itself(entry: object) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert name in done.stdout
+
+
+def test_what_the_commands_of_a_group_do_is_told_in_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "when and by which sync it was first seen, what changed, who decided, and why." in said
+
+
+def test_dbt_explains_what_headwater_adds_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dbt", "rollback", "--help"]) == 0
+    assert "--slim` builds what was modified" in capsys.readouterr().out
 
 
 def test_every_command_is_in_the_docs() -> None:

@@ -213,7 +213,8 @@ def test_held_records_are_summed_listed_and_shown_as_they_are(headwater: Headwat
         ("amount", "page 1, record 3", held),
     ]
     assert BAD in headwater("quarantine", "list", "unit").out
-    assert headwater("quarantine", "list", "other").out == "nothing is held\n"
+    assert headwater("quarantine", "list", "nyc_weather").out == "nothing is held\n"
+    assert "nyc_wether: no such source" in headwater("quarantine", "list", "nyc_wether").err
 
     number = str(records_held[1]["quarantine_id"])
     assert headwater("quarantine", "show", number, "--json").json == records_held[1]
@@ -271,7 +272,12 @@ def test_the_ledger_lists_syncs_newest_first(headwater: Headwater, warehouse: Wa
     # extracted, loaded, deduplicated, filtered, quarantined
     assert row[5:10] == ["3", "1", "0", "0", "2"]
     assert len(headwater("syncs", "--limit", "1", "--json").json) == 1
-    assert headwater("syncs", "other").out == "no sync is on record\n"
+    assert headwater("syncs", "nyc_weather").out == "no sync is on record\n"
+    misspelt = headwater("syncs", "nyc_weather.wether")
+    assert (misspelt.code, misspelt.err) == (
+        3,
+        "config error: nyc_weather: no stream 'wether'\nDid you mean 'weather'?\n",
+    )
 
 
 def test_everything_about_one_sync_is_found_by_the_beginning_of_its_id(headwater: Headwater, held: str) -> None:

@@ -16,7 +16,8 @@ A message says where, what was measured and what to do next, in at most six line
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 FailureClass = Literal[
@@ -170,3 +171,15 @@ def merged(errors: Iterable[HeadwaterError]) -> list[HeadwaterError]:
         one.where = ", ".join(dict.fromkeys([first.where, *(other.where for other in others)]))
         found.append(one)
     return found
+
+
+ErrorClass = Callable[[str, str, str], HeadwaterError]
+"""Makes an error of where, what and hint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What a phrase or code of others means here."""
+
+    error: ErrorClass
+    hint: str

@@ -1,8 +1,6 @@
 """What went wrong at a database, as one of the platform's error classes."""
 
 import errno
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from connectors.errors import (
@@ -10,6 +8,7 @@ from connectors.errors import (
     Cancelled,
     ConfigError,
     HeadwaterError,
+    Reaction,
     ResourceError,
     SourceError,
     TransientError,
@@ -17,14 +16,6 @@ from connectors.errors import (
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
-
-ErrorClass = Callable[[str, str, str], HeadwaterError]
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    error: ErrorClass
-    hint: str
 
 
 _AUTH = Reaction(AuthError, "Check the user and password behind connector.url, and what the role may read.")

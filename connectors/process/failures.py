@@ -2,12 +2,13 @@
 
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from connectors.errors import (
     AuthError,
     ConfigError,
     ContractError,
+    ErrorClass,
     HeadwaterError,
     RateLimited,
     ResourceError,
@@ -17,7 +18,6 @@ from connectors.errors import (
 from connectors.process.child import Ending
 
 MAX_STATE_BYTES = 1 << 20
-ErrorClass = Callable[[str, str, str], HeadwaterError]
 _MAX_REASON = 400
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 

@@ -2,27 +2,20 @@
 
 import re
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from connectors.errors import (
     AuthError,
     ConfigError,
     HeadwaterError,
     RateLimited,
+    Reaction,
     ResourceError,
     SourceError,
     TransientError,
 )
 
-ErrorClass = Callable[[str, str, str], HeadwaterError]
 _MAX_REASON = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    error: ErrorClass
-    hint: str
 
 
 _AUTH = Reaction(AuthError, "Check the user and password behind connector.connection, and what the role may read.")

@@ -13,6 +13,7 @@ import pytest
 from connectors.contract import CopyFile
 from connectors.errors import MAX_LINES, AuthError, Cancelled, ConfigError, HeadwaterError, SourceError, TransientError
 from connectors.registry import kind
+from connectors.sling.failures import failure
 from tests.sling.reading import URL, read, reading, slings, source
 
 
@@ -91,6 +92,17 @@ def test_a_missing_file_is_config(tmp_path: Path) -> None:
     error = failing(tmp_path, {"name": "t", "object": "nope.csv"}, connection=f"file://{tmp_path}")
 
     assert isinstance(error, ConfigError)
+
+
+def test_a_format_behind_a_download_is_config() -> None:
+    # as Sling says it where there is no network; with one it downloads the program for every sync
+    url = "https://github.com/duckdb/duckdb/releases/x.zip"
+    lines = ["fatal:", f"Unable to Reach URL: {url}", f'Get "{url}": dial tcp: lookup github.com: no such host']
+
+    error = failure("shop.t", "sampling a.parquet", lines, 1)
+
+    assert isinstance(error, ConfigError)
+    assert "use kind files" in error.hint
 
 
 def test_a_killed_sling_is_transient(shop: psycopg.Connection, tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ class Audit:
         raise AuditFailedError(
             self._label,
             verdict.explanation,
-            "Nothing of this window was published. See `headwater preview`, then mend the source or the contract.",
+            "Nothing of this window was published. "
+            f"`headwater quarantine list {self._label}` shows some of them; mend the source or the contract.",
             [*self.verdicts, verdict],
         )

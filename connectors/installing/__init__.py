@@ -3,7 +3,7 @@
 `command_of(spec, where)` gives the command line of a source's program, and installs it when it is not there yet.
 """
 
-from connectors.installing.command import command_of
+from connectors.installing.command import command_of, is_installed
 from connectors.installing.lock import Lock, make_lock, read_lock, write_lock
 from connectors.installing.spec import InstalledConnectorSpec, Package
 from connectors.installing.uv import Watch
@@ -18,6 +18,7 @@ __all__ = [
     "command_of",
     "install",
     "installed",
+    "is_installed",
     "make_lock",
     "read_lock",
     "write_lock",

@@ -9,7 +9,7 @@ from connectors.errors import ConfigError
 from connectors.installing.lock import Lock, make_lock, read_lock, write_lock
 from connectors.installing.spec import InstalledConnectorSpec
 from connectors.installing.uv import Watch
-from connectors.installing.venv import cache_folder, install
+from connectors.installing.venv import cache_folder, install, installed
 
 
 def command_of(spec: InstalledConnectorSpec, where: str, watch: Watch | None = None) -> Path:
@@ -24,6 +24,21 @@ def command_of(spec: InstalledConnectorSpec, where: str, watch: Watch | None = N
     if spec.to_install is None:
         return _local(spec.executable or "", where)
     return install(lock_of(spec, where, watch), where, watch).executable(spec.executable, where)
+
+
+def is_installed(spec: InstalledConnectorSpec, where: str) -> bool:
+    """Whether `command_of` has nothing to make: a program of this machine, or a package whose environment is whole.
+
+    Raises:
+        ConfigError: the lock is of something else than the source file asks for.
+    """
+    package = spec.to_install
+    if package is None:
+        return True
+    paths = [Path(spec.lock)] if spec.lock is not None else []
+    locks = (read_lock(path, package, where) for path in [*paths, _own_lock(spec)])
+    lock = next((lock for lock in locks if lock is not None), None)
+    return lock is not None and installed(lock) is not None
 
 
 def lock_of(spec: InstalledConnectorSpec, where: str, watch: Watch) -> Lock:

@@ -258,6 +258,17 @@ def test_a_source_that_is_down_is_transient(project: Project) -> None:
     assert "problem source answers shop" in said
 
 
+def test_a_program_that_is_not_installed_yet_is_not_installed_by_the_doctor(project: Project) -> None:
+    project.source(
+        "type: platform_assets.components.Source\n"
+        "attributes: {source: shop, owner: 'team:data', connector: {kind: singer, package: tap-of-nobody==1.0},"
+        " streams: [{name: orders}]}\n"
+    )
+    done = doctor(project)
+    assert done.returncode == 0, done.stdout
+    assert "shop: its program is not installed yet; `headwater connectors install`" in done.stdout
+
+
 def test_offline_asks_no_source(project: Project) -> None:
     project.source(GOOD)
     done = doctor(project, "--offline", **SHOP)

@@ -98,6 +98,18 @@ def check_references(specs: "Sequence[SourceSpec]") -> "Iterator[Finding]":
             yield ok("variables", f"{spec.source}: {f'all {names} set' if names else 'needs none'}")
 
 
+def _waits_for_its_program(spec: "SourceSpec") -> bool:
+    """Asking the source would install what it runs, which takes minutes, and the doctor changes nothing."""
+    from connectors.installing import InstalledConnectorSpec, is_installed
+
+    if not isinstance(spec.connector, InstalledConnectorSpec):
+        return False
+    try:
+        return not is_installed(spec.connector, spec.source)
+    except ConfigError:
+        return False  # a lock that does not fit: the source's own check says so
+
+
 def _skip_demo(check: str, specs: "Sequence[SourceSpec]") -> Iterator[Finding]:
     if names := [spec.source for spec in specs if wants_demo(spec)]:
         yield skipped(check, f"{', '.join(names)}: {DEMO}")
@@ -112,6 +124,12 @@ def check_answers(specs: "Sequence[SourceSpec]", limit_seconds: float) -> Iterat
             continue
         if any(not os.environ.get(reference.name) for reference in references(spec)):
             yield skipped("source answers", f"{spec.source}: a variable that it needs is not set")
+            continue
+        if _waits_for_its_program(spec):
+            said = (
+                f"{spec.source}: its program is not installed yet; `headwater connectors install` or a sync does that"
+            )
+            yield skipped("source answers", said)
             continue
         if getattr(getattr(spec.connector, "auth", None), "type", "") == "oauth2_authorization_code":
             said = f"{spec.source}: its tokens are in the warehouse; `headwater check {spec.source}` asks it"

@@ -103,10 +103,6 @@ class Catalog:
             if schema := _root(entry).get("schema-name"):
                 yield f"{schema}-{entry.get('stream') or entry.get('table_name')}"
 
-    def names_schema(self, tap_stream: str) -> Json:
-        entry = self._find(tap_stream)
-        return {} if entry is None else _properties(entry)
-
     def _find(self, tap_stream: str) -> dict[str, Any] | None:
         return next((entry for entry in self._entries if tap_stream_id(entry) == tap_stream), None)
 

@@ -172,7 +172,9 @@ def test_windows_that_failed_a_check_are_read_again_when_it_is_accepted_or_passe
     )
     assert found(ledger.look("failed_checks")) == [("schema_drift had failed, version 2 accepted", (day(2), day(3)))]
 
-    ledger.read(1, verdicts=[volume | {"passed": True}])
+    late = OK | {"name": "late_data", "passed": False}
+    ledger.read(5, verdicts=[late])
+    ledger.read(1, verdicts=[volume | {"passed": True}, late | {"passed": True}])
     whys = {item.why.partition(" in sync")[0]: item.partitions for item in ledger.look("failed_checks")}
     assert whys == {
         "schema_drift had failed, version 2 accepted": (day(2), day(3)),

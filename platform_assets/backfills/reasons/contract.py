@@ -65,18 +65,17 @@ class Look:
         found = self.connection.execute(_LAST.encode(), [self.source.source, self.stream.name]).fetchall()
         return {start.astimezone(UTC): at.astimezone(UTC) for start, at in found}
 
-    @property
-    def reconciling(self) -> list[str]:
-        """Names of the stream's checks that compare it with its source."""
-        checks = [check for check in self.stream.checks if check.type == "reconcile"]
-        return ["reconcile", *(check.options.get("name", check.type) for check in checks)]
+    def names_of(self, type_: str) -> list[str]:
+        """What the stream's checks of a type are called."""
+        return [type_, *(check.options.get("name", type_) for check in self.stream.checks if check.type == type_)]
 
     def failing(self, reason: str, query: str) -> list[tuple[Any, ...]]:
         """Rows of a query over the relation `failing`."""
-        given = {"source": self.source.source, "stream": self.stream.name, "reason": reason, "tries": TRIES}
-        return self.connection.execute(
-            (FAILING + query).encode(), {**given, "reconciling": self.reconciling}
-        ).fetchall()
+        given = {
+            "source": self.source.source, "stream": self.stream.name, "reason": reason, "tries": TRIES,
+            "reconciling": self.names_of("reconcile"), "late": self.names_of("late_data"),
+        }  # fmt: skip
+        return self.connection.execute((FAILING + query).encode(), given).fetchall()
 
     def read_before(self, moment: datetime) -> list[str]:
         """Windows that were read, and last before that moment."""

@@ -18,12 +18,15 @@ cross join lateral (
         and v.decision = 'accepted' and v.decided_at > failing.started_at
     order by at limit 1
 ) cleared
-where not failing.name = any(%(reconciling)s)
+where not failing.name = any(%(reconciling)s) and not failing.name = any(%(late)s)
 """
 
 
 def find(look: Look) -> Found:
-    """The first thing that cleared the check is the cause, so that it is acted on once."""
+    """The first thing that cleared the check is the cause, so that it is acted on once.
+
+    Late rows are in the table already: no other read makes them early.
+    """
     starts: defaultdict[tuple[str, str, bool], list[datetime]] = defaultdict(list)
     for start, name, is_hopeless, how in look.failing("failed_checks", _CLEARED):
         starts[name, how, is_hopeless].append(start.astimezone(UTC))

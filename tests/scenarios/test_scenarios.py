@@ -166,7 +166,7 @@ def test_a_stalled_cursor_is_an_empty_window_and_stale_data_in_the_stream_and_in
     mended = platform.now()
     # the flights of a window that was read before: they are late, and nothing else is wrong
     assert platform.sync(partition).red == {FLIGHTS: {"late_data"}}
-    assert [run.red for run in platform.built(mended)] == [GREEN]
+    assert {name for run in platform.built(mended) for name in run.red} == set()
     assert in_mart(platform, partition) > 500
     assert platform.rows("select 1 from ops.backfills where created_at > %s", since) == []
 

@@ -12,7 +12,7 @@ from connectors.http.errors import Fault, FaultError, excerpt
 from connectors.http.formats import Layout, page_of
 from connectors.http.hooks import NO_HOOKS, Hooks
 from connectors.http.limits import RatePool
-from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, paginator
+from connectors.http.pagination import LoopGuard, PageView, PagingError, Step, paginator, says_more
 from connectors.http.records import SELF, JsonPage, MalformedPageError, Slice, join
 from connectors.http.requests import Plan
 from connectors.http.spooled import SpooledAnswer
@@ -40,7 +40,8 @@ class Page:
     parts: its records, read once; one part, or several of an answer too large for memory. total: the source's own count
     of the whole read, complete when the parts are read. rows: of the first part. validators: what the answer says of
     its version. is_unchanged: the source says that there is nothing newer. is_absent: its status says
-    that there are no records. following: the step after it, None at the end.
+    that there are no records. following: the step after it, None at the end. more: what says that others follow, of a
+    stream that declares no pagination; complete when the parts are read.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Page:
     is_unchanged: bool = False
     is_absent: bool = False
     sums: Mapping[str, str] = field(default_factory=dict[str, str])
+    more: str = ""
 
 
 class PageFetcher:
@@ -114,19 +116,21 @@ class PageFetcher:
         absent = page is None
         return Page(
             self._number, iter((part,)), part.rows, total, following, answer.seconds, validators, is_absent=absent,
-            sums=self._sums(page),
+            sums=self._sums(page), more=self._more(page, len(records), answer),
         )  # fmt: skip
 
     def _spooled(self, answer: Response, path: Path, page: Page) -> Generator[Part]:
         """The parts of an answer that is in a file. Raises HeadwaterError, classified."""
         layout = replace(self._layout, charset=charset_of(answer))
         found = SpooledAnswer(path, layout)
-        size = path.stat().st_size
+        size, rows = path.stat().st_size, 0
         try:
             for records in found.pieces():
                 body, odd = join(records)
+                rows += len(records)
                 yield Part(body, len(records) - len(odd), tuple(odd))
             page.total, page.sums = self._total(found.page, answer), self._sums(found.page)
+            page.more = self._more(found.page, rows, answer)
         except MalformedPageError as error:
             fault = _malformed(error, answer, size)
         except FaultError as error:
@@ -150,6 +154,13 @@ class PageFetcher:
         if self._hooks.following is not None:
             return self._hooks.step(self._hooks.following, self._stream, page) if page is not None else None
         return self._paginator.following(PageView(page, records, answer.link_next))
+
+    def _more(self, page: JsonPage | None, rows: int, answer: Response) -> str:
+        stream = self._stream
+        if stream.pagination.type != "none" or "pagination" in stream.model_fields_set or stream.single:
+            return ""
+        is_counted = stream.total is not None or self._hooks.following is not None
+        return "" if is_counted else says_more(PageView(page, (), answer.link_next), rows)
 
     def _records(self, page: JsonPage) -> Sequence[Slice]:
         """Raises FaultError when the page has no records where it should."""

@@ -75,6 +75,35 @@ def paginator(spec: PagingSpec, key: Sequence[str] = ()) -> Paginator:
             return _Keyset(spec)
 
 
+_MORE_IF_TRUE = ("has_more", "hasMore", "has_next", "hasNext", "hasNextPage")
+_MORE_IF_TEXT = (
+    "next", "next_page", "nextPage", "next_url", "next_link", "nextLink", "@odata.nextLink", "next_cursor",
+    "nextCursor", "next_page_token", "nextPageToken",
+)  # fmt: skip
+_MORE_IF_GREATER = ("total", "total_count", "totalCount", "total_results", "count")
+_MORE_WORDS = frozenset((*_MORE_IF_TRUE, *_MORE_IF_TEXT, *_MORE_IF_GREATER))
+
+
+def says_more(view: PageView, rows: int) -> str:
+    """What in an answer of `rows` records says that others follow it; nothing where nothing does.
+
+    For streams that declare no pagination: the words that sources use for it, at the top of the answer.
+    """
+    if view.link_next is not None:
+        return "a Link header with rel=next"
+    page = view.page
+    for key in page.keys if page is not None else ():
+        value = page.value_at(key) if page is not None and key in _MORE_WORDS else None
+        is_more = (
+            (key in _MORE_IF_TRUE and value is True)
+            or (key in _MORE_IF_TEXT and isinstance(value, str) and value != "")
+            or (key in _MORE_IF_GREATER and isinstance(value, int) and not isinstance(value, bool) and value > rows)
+        )
+        if is_more:
+            return f"{key}: {str(value)[:100]}"
+    return ""
+
+
 class LoopGuard:
     """Finds that a read goes round: the same page twice in a row, or a cycle of any length, in constant memory.
 

@@ -68,6 +68,7 @@ class RestConnector:
         streams = [cast("HttpStreamSpec", stream) for stream in self._source.streams]
         stream = next((one for one in streams if one.parent is None), streams[0])
         page = self._first_page(stream)
+        _refuse_more(page, self._label(stream))
         answered = f"{self.client.host} answered in {page.seconds:.2f} s"
         return f"{answered}; {stream.name}: {page.rows} records on the first page"
 
@@ -206,6 +207,8 @@ class RestConnector:
                 context.log(_progress(page, context.usage.wait_seconds - waited))
                 waited = context.usage.wait_seconds
                 yield page
+                if context.page_limit is None:
+                    _refuse_more(page, label)
         finally:
             # a request under way ends within a quarter of a second of this
             abandoned.set()
@@ -224,6 +227,16 @@ class RestConnector:
         from connectors.http.shared import PostgresPool  # loads libpq: only where something is shared
 
         return PostgresPool(name, rules, context.connect_shared, is_backfill=context.is_backfill)
+
+
+def _refuse_more(page: Page, label: str) -> None:
+    """Raises ConfigError when others follow the only page that the declaration asks for."""
+    if page.more:
+        what = (
+            f"the answer of {page.rows} records says that there are more ({page.more}), and no pagination is declared"
+        )
+        hint = "Declare how the source pages, or `pagination: {type: none}` when this answer is all you want."
+        raise ConfigError(f"{label}.pagination", what, hint)
 
 
 def _progress(page: Page, waited_seconds: float) -> str:

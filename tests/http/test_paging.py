@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from connectors.errors import SourceError
+from connectors.contract import ReadContext
+from connectors.errors import ConfigError, SourceError
+from connectors.registry import kind
 from connectors.sync import SyncRequest, sync
 from platform_assets.warehouse import Warehouse
 from tests.http.reading import context, ids, read, source
@@ -167,6 +170,49 @@ def test_an_early_empty_page_is_refused_when_the_source_counts_more() -> None:
 
     with serving(answer) as server, pytest.raises(SourceError, match="pages says 5 pages, but this one has no records"):
         read(source(server.url, {"pagination": {"type": "page_number", "total_pages": "pages"}}))
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "a total above the records": {"total": 250},
+    "true has_more": {"has_more": True},
+    "an address of the next page": {"next": "https://shop.example/things?page=2"},
+    "a token of the next page": {"nextPageToken": "a1"},
+}
+
+
+@pytest.mark.parametrize("said", MORE)
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "kept in a file"])
+def test_a_first_page_that_says_there_is_more_is_refused_without_pagination(
+    said: str, is_large: bool, tmp_path: Path
+) -> None:
+    rows = records(0, 50)
+    # an answer above eight megabytes goes to a file
+    rows[0] |= {"note": "x" * 9_000_000} if is_large else {}
+
+    def answer(exchange: Exchange) -> None:
+        exchange.json({**MORE[said], "data": rows})
+
+    with serving(answer) as server:
+        with pytest.raises(ConfigError, match="pagination") as refused:
+            read(source(server.url, {"records": "data"}), within=ReadContext(window=None, folder=tmp_path))
+        assert "no pagination is declared" in refused.value.what
+        assert len(ids(read(source(server.url, {"records": "data"} | {"pagination": {"type": "none"}})))) == len(rows)
+        with (
+            kind("rest").open(source(server.url, {"records": "data"})) as connector,
+            pytest.raises(ConfigError, match="no pagination"),
+        ):
+            connector.check()
+
+
+def test_a_link_header_says_that_there_is_more_too() -> None:
+    with serving(link_in_header) as server, pytest.raises(ConfigError, match="rel=next"):
+        read(source(server.url))
+
+
+def test_an_answer_that_counts_its_own_records_is_whole() -> None:
+    body = {"data": ALL, "total": len(ALL), "count": len(ALL), "next": None, "has_more": False, "next_cursor": ""}
+    with serving(lambda exchange: exchange.json(body)) as server:
+        assert len(ids(read(source(server.url)))) == len(ALL)
 
 
 def test_a_page_limit_ends_the_read_without_asking_for_more() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from connectors.column_spec import did_you_mean
 from connectors.errors import ConfigError
 from connectors.specs import StreamSpec
 from connectors.sync.differences import Change, diff, likeness, name_likeness, with_renames
@@ -78,12 +79,17 @@ def versions(connection: Connection, source: str, stream: str) -> list[Recorded]
     Raises:
         ConfigError: it has none.
     """
+    found = _versions(connection, source, stream)
+    if not found:
+        raise ConfigError(f"{source}.{stream}", "has no schema version", "Sync it first; see `headwater schema list`.")
+    return found
+
+
+def _versions(connection: Connection, source: str, stream: str) -> list[Recorded]:
     rows = connection.execute(
         f"select {_COLUMNS} from ops.schema_versions v where source = %s and stream = %s order by version",
         [source, stream],
     ).fetchall()
-    if not rows:
-        raise ConfigError(f"{source}.{stream}", "has no schema version", "Sync it first; see `headwater schema list`.")
     return [_recorded(row) for row in rows]
 
 
@@ -139,12 +145,18 @@ def block(connection: Connection, source: str, stream: StreamSpec, column: str, 
     """Keep a column out from the next sync on. The version accepted by it, where nothing else waited.
 
     Raises:
-        ConfigError: the column is a key or the cursor, or is blocked already.
+        ConfigError: the column is a key or the cursor, is blocked already, or was never seen nor declared: a misspelt
+            name would let the column through.
     """
     needed = {*stream.primary_key, *((stream.cursor.field,) if stream.cursor else ())}
     where = f"{source}.{stream.name}: {column}"
     if column in needed:
         raise ConfigError(where, "is a key or the cursor, so it must be read", "Use rule: hash in the source file.")
+    seen = {name for one in _versions(connection, source, stream.name) for name in one.schema.shape.columns}
+    known = sorted(seen | set(stream.columns))
+    if seen and column not in known:
+        hint = did_you_mean(column, known) or "One that is still to come is declared with rule: block."
+        raise ConfigError(where, "no version of the stream has this column", hint)
     inserted = connection.execute(
         """
         insert into ops.column_rules (source, stream, column_name, reason, actor) values (%s, %s, %s, %s, %s)
@@ -159,11 +171,7 @@ def block(connection: Connection, source: str, stream: StreamSpec, column: str, 
 
 def _settle(connection: Connection, source: str, stream: str, column: str, reason: str, who: str) -> int | None:
     """Accept what waits when it is about the blocked column alone."""
-    rows = connection.execute(
-        f"select {_COLUMNS} from ops.schema_versions v where source = %s and stream = %s order by version",
-        [source, stream],
-    ).fetchall()
-    waiting = [one.schema for one in map(_recorded, rows) if one.waits]
+    waiting = [one.schema for one in _versions(connection, source, stream) if one.waits]
     names = {c.name for version in waiting for c in version.columns if c.source_name == column} | {column}
     changes: list[Mapping[str, Any]] = [item for version in waiting for item in version.diff]
     if not waiting or any(item["column"] not in names for item in changes):

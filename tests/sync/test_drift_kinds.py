@@ -207,6 +207,8 @@ def test_a_blocked_column_is_kept_out_from_the_next_sync_on_until_it_is_lifted(l
     with psycopg.connect(lab.dsn, autocommit=True) as connection:
         with pytest.raises(ConfigError, match="is a key or the cursor"):
             schemabook.block(connection, "unit", spec, "id", "no", "ann")
+        with pytest.raises(ConfigError, match="no version of the stream has this column"):
+            schemabook.block(connection, "unit", spec, "vv", "a slip of the hand", "ann")
         assert schemabook.block(connection, "unit", spec, "v", "nobody may see it", "ann") == 2
         with pytest.raises(ConfigError, match="is blocked already"):
             schemabook.block(connection, "unit", spec, "v", "again", "ann")

@@ -55,11 +55,12 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Beside the project: catalogs (`tap --discover`) and states (`meltano state get`) by extractor."""
+    """Beside the project: catalogs (`tap --discover`), states (`meltano state get`) and source names, by extractor."""
 
     environment: str | None = None
     catalogs: Mapping[str, Path] = field(default_factory=dict[str, Path])
     states: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
     owner: str = "team:data"
 
 
@@ -77,7 +78,7 @@ def read_project(path: Path, inputs: Inputs) -> tuple[Imported, ...]:
     if not plugins:
         raise ConfigError(str(path), "declares no extractors", "Is this the meltano.yml of the project?")
     names = [str(plugin["name"]) for plugin in plugins]
-    for name in (*inputs.catalogs, *inputs.states):
+    for name in (*inputs.catalogs, *inputs.states, *inputs.names):
         if name not in names:
             raise ConfigError(str(path), f"no extractor {name!r}", did_you_mean(name, names))
     overrides = environment(project, inputs.environment, path)
@@ -97,7 +98,7 @@ class _Extractor:
         self._name = name
         self._notes: list[str] = []
         self._plugin = over(lock_of(self._folder, plugins, name), merged_plugin(plugins, overrides, name))
-        self._source = source_name(name)
+        self._source = inputs.names.get(name) or source_name(name)
 
     def imported(self) -> Imported:
         catalog = self._catalog()

@@ -30,6 +30,7 @@ def meltano(
     environment: Annotated[str | None, typer.Option(help="The project's default one when not given.")] = None,
     catalog: Annotated[list[str] | None, typer.Option(help="EXTRACTOR=FILE of `tap --discover`; repeat it.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="EXTRACTOR=FILE of `meltano state get`; repeat it.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="EXTRACTOR=SOURCE, another name; repeat it.")] = None,
     owner: str = typer.Option("team:data", help="Owner of the sources."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Write the files and states that are shown."),
 ) -> None:
@@ -37,16 +38,18 @@ def meltano(
     from connectors.singer.meltano import Inputs, read_project
 
     root = read_settings().project_root
-    inputs = Inputs(environment, _files(catalog, "--catalog"), _files(state, "--state"), owner)
+    names = _by_extractor(name, "--name", "my_source")
+    inputs = Inputs(environment, _files(catalog, "--catalog"), _files(state, "--state"), names, owner)
     found = read_project(file, inputs)
     for item in found:
         _show(item, _path(root, item))
     ready = [item for item in found if item.attributes["streams"]]
     for item in ready:
         parse_source(item.attributes, str(_path(Path(), item)), _path(root, item).parent)
-    taken = [_path(Path(), item) for item in ready if _path(root, item).exists()]
+    taken = [item for item in ready if _path(root, item).exists()]
     if taken:
-        raise ConfigError(str(taken[0]), "exists already", "Nothing was written; move it away first.")
+        hint = f"Nothing was written. Another name: --name {taken[0].extractor}={taken[0].source}_2"
+        raise ConfigError(str(_path(Path(), taken[0])), "exists already", hint)
     _states(ready, yes=yes)
     if not yes:
         print("This was the plan; give --yes to apply it.")
@@ -59,13 +62,17 @@ def meltano(
 
 
 def _files(options: Sequence[str] | None, name: str) -> dict[str, Path]:
-    files: dict[str, Path] = {}
+    return {extractor: Path(path) for extractor, path in _by_extractor(options, name, "FILE").items()}
+
+
+def _by_extractor(options: Sequence[str] | None, name: str, example: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for option in options or ():
-        extractor, equals, path = option.partition("=")
-        if not equals:
-            raise ConfigError(name, f"{option!r} names no file", f"Write {name} tap-postgres=FILE.")
-        files[extractor] = Path(path)
-    return files
+        extractor, _, value = option.partition("=")
+        if not value:
+            raise ConfigError(name, f"{option!r} gives no value", f"Write {name} tap-postgres={example}.")
+        found[extractor] = value
+    return found
 
 
 def _path(root: Path, item: "Imported") -> Path:

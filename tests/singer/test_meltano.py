@@ -162,3 +162,11 @@ def test_the_plan_is_shown_first_and_applied_with_yes(
     assert rows == [("postgres", "_shared", "import"), ("postgres", "public_orders", "import")]
     again = project.run(*words, "--yes", **env)
     assert (again.returncode, "exists already" in again.stderr) == (3, True), "what exists is not written over"
+    assert "--name tap-postgres=postgres_2" in again.stderr
+
+    renamed = project.run(*words, "--name", "tap-postgres=bills", "--name", "tap-own=theirs", "--yes", **env)
+
+    assert renamed.returncode == 0, renamed.stderr
+    assert sorted(path.parent.name for path in (project.root / INGEST).rglob("defs.yaml")) == [
+        "bills", "own", "postgres", "theirs",
+    ]  # fmt: skip

@@ -265,7 +265,9 @@ def test_a_reader_that_leaves_early_waits_for_no_row(orders: Any, reader: Reader
 
     early.close()
 
-    assert _running(orders) == []
+    # what is killed ends at the server's next look; were it not, this would wait for minutes
+    while _running(orders):
+        continue
 
 
 def test_a_cancelled_read_stops_a_source_that_sends_nothing(orders: Any, reader: Reader) -> None:

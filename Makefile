@@ -25,7 +25,8 @@ ui: setup ## the Dagster UI on http://127.0.0.1:3000 with daemon and demo source
 # a test that fails is run once more and named as such: a machine that stalls refuses nobody, and does not go unseen
 # the same examples for everybody here; `make test-all` draws new ones each time
 test: setup ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=ci --reruns 1 -rR -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile=ci --reruns 1 -rR -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 test-all: setup ## all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -36,7 +37,7 @@ CONFORMANCE = tests/export/test_conformance.py tests/singer/test_target_streams.
 	tests/process/test_lost_loader.py
 
 conformance: setup ## the suites of Singer and Airbyte over what we export and load; real taps and sources
-	@$(BIN)/python -m pytest $(CONFORMANCE) --timeout 1800 -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(CONFORMANCE) --timeout 1800 --reruns 1 -rR -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## style and format
 	@$(BIN)/ruff check .

@@ -26,13 +26,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any machine")
 
+# folders whose tests start whole processes: begun last, one of them would keep one worker busy and the others idle
+LONG = ("backfills", "cli", "crash", "demo", "ingest", "scenarios", "transform")
 CRASH = Path(__file__).parent / "crash"
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a kill or an overlap does to data is never tried twice: a rare loss is a loss."""
+    """What a kill or an overlap does to data is never tried twice: a rare loss is a loss. The longest files come first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
     for item in items:
         if item.path.is_relative_to(CRASH):
             item.add_marker(pytest.mark.flaky(reruns=0))

@@ -34,7 +34,7 @@ __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a kill or an overlap does to data is never tried twice: a rare loss is a loss. The longest files come first."""
+    """The longest files first. What a kill or an overlap does to data is never tried twice: a rare loss is a loss."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
     for item in items:
         if item.path.is_relative_to(CRASH):

@@ -79,6 +79,7 @@ def test_a_broken_contract_and_a_new_incremental_column_are_refused(built: Built
     assert served == ("United Air Lines Inc.",)
 
 
+@pytest.mark.slow
 def test_the_incremental_mart_follows_late_corrected_and_deleted_rows(dbt: Dbt) -> None:
     assert dbt("run", "--select", "+flights").returncode == 0
     before = _flights(dbt.warehouse)

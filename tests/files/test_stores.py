@@ -234,7 +234,7 @@ def test_a_folder_that_is_not_there_is_config(drop: Drop) -> None:
 
 @pytest.mark.parametrize(
     ("store", "expected"),
-    [("s3", TransientError), ("sftp", AuthError), pytest.param("az", AuthError, marks=LONG)],
+    [pytest.param("s3", TransientError, marks=LONG), ("sftp", AuthError), pytest.param("az", AuthError, marks=LONG)],
 )
 def test_what_the_store_refuses_has_its_class_and_no_secret(
     store: str, expected: type[Exception], request: pytest.FixtureRequest

@@ -114,7 +114,7 @@ def test_a_manifest_is_parsed_once_for_each_state_of_the_project(project_setting
     ("file", "old", "new", "place"),
     [
         ("models/marts/flights/routes.sql", "ref('int_flights_joined_planes')", "ref('nothing')", "routes.sql"),
-        ("models/marts/flights/routes.yml", "models:", "models: [", "routes.yml"),
+        pytest.param("models/marts/flights/routes.yml", "models:", "models: [", "routes.yml", marks=pytest.mark.slow),
     ],
 )
 def test_a_project_that_does_not_parse_is_said_in_six_lines(

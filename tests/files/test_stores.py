@@ -296,6 +296,7 @@ def test_a_web_servers_folder_is_read_once(tmp_path: Path) -> None:
     assert again.rows == []
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_lost_midway_is_transient_and_the_next_read_goes_on(sftp: Sftp) -> None:
     large = packed(*(f"{number},{os.urandom(40).hex()}" for number in range(60_000)))
     sftp.put("in/a.csv.gz", packed("1,x"), 1)

@@ -3,8 +3,8 @@ UV_VERSION = 0.13.8
 BIN = .venv/bin
 # further words for a command, e.g. make test ARGS="tests/cli -x"
 ARGS =
-# how many processes share the tests; each has a PostgreSQL of its own. Four on two cores: a third of the time is waiting
-WORKERS = 4
+# how many processes share the tests; each has a PostgreSQL of its own. Three on two cores: a third of the time is waiting
+WORKERS = 3
 # an interpreter to use before any that is found on PATH, e.g. make setup PYTHON=/usr/local/bin/python3.12
 PYTHON =
 

@@ -234,6 +234,7 @@ def test_discarding_says_first_what_it_would_do(headwater: Headwater, warehouse:
     assert headwater("quarantine", "discard", "unit.things", "-y").out == "1 record of unit.things discarded\n"
 
 
+@pytest.mark.slow
 def test_a_replay_loads_what_fits_now_and_then_nothing(
     project: Project, env: dict[str, str], warehouse: Warehouse, held: str
 ) -> None:

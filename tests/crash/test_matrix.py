@@ -44,7 +44,7 @@ ALL = list(DISPOSITIONS)
 STEPS = range(1, 33)
 
 
-def sampled(cases: list[Any], every: int = 24) -> list[Any]:
+def sampled(cases: list[Any], every: int = 36) -> list[Any]:
     """Every twelfth case by default; the others with `make test-all`."""
     slow = pytest.mark.slow
     return [case if index % every == 0 else pytest.param(*case, marks=slow) for index, case in enumerate(cases)]

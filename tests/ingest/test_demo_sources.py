@@ -65,6 +65,7 @@ def value(warehouse: Warehouse, query: str) -> Any:
     return row and row[0]
 
 
+@pytest.mark.slow
 def test_every_demo_stream_loads_whole_and_then_only_what_is_new(stack: DemoStack, warehouse: Warehouse) -> None:
     stack.release(Release(until=date(2013, 1, 13)))
     first, checks = materialize_all()

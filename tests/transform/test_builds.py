@@ -89,6 +89,7 @@ def test_marts_over_a_failed_check_are_built_when_the_launch_says_so(
     assert "relationships_flights" not in log
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_a_failed_test_stops_what_is_built_on_it_and_the_rest_goes_on(
     transform: Transform, instance: dg.DagsterInstance

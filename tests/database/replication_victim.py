@@ -63,7 +63,7 @@ class Cue:
         return next(f"{n} {v}" for n in ("step", "line", "message") if (v := getattr(self, n)) is not None)
 
 
-class Dying:
+class Meanwhile:
     """The connector itself; before its n-th message something happens."""
 
     def __init__(self, inner: Any, at: int, event: Callable[[], None]) -> None:
@@ -85,8 +85,8 @@ class Dying:
         self._inner.__exit__(*problem)
 
 
-def reading(stream: Stream, at: int, event: Callable[[], None]) -> Dying:
-    return Dying(KIND.open(source_spec(stream, part_mb=1)), at, event)
+def reading(stream: Stream, at: int, event: Callable[[], None]) -> Meanwhile:
+    return Meanwhile(KIND.open(source_spec(stream, part_mb=1)), at, event)
 
 
 def _run_until(warehouse: Warehouse, stream: Stream, cue: Cue) -> None:

@@ -3,25 +3,23 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from connectors.contract import Message, ReadContext, StreamState
+from connectors.contract import ReadContext, StreamState
 from connectors.database.postgres import PostgresConnector
 from connectors.errors import ConfigError, ContractError, TransientError
 from connectors.kinds.database import KIND, DatabaseStreamSpec, slot_name
 from connectors.sync import Progress, SyncRequest, SyncResult, statebook, sync
-from connectors.sync.lifecycle import run as run_lifecycle
 from platform_assets.warehouse import Warehouse
 from tests.database.reading import URL_VARIABLE, column_of, source_spec
+from tests.database.replicating import SLOT, STREAM, Source, Stream, raw, run, slots
+from tests.database.replication_victim import Meanwhile
 
-Source = psycopg.Connection[Any]
-Stream = dict[str, Any]
-STREAM: Stream = {"primary_key": "id", "write": "merge", "replication": {"publication": "shop"}}
-SLOT = "headwater_shop_orders"
+ROWS = "select id, amount, _deleted from raw_shop.orders order by id"
 
 
 @pytest.fixture
@@ -41,25 +39,6 @@ def orders(source: Source, source_url: str) -> Iterator[Source]:
     os.environ[URL_VARIABLE] = source_url
     yield source
     del os.environ[URL_VARIABLE]
-
-
-def run(warehouse: Warehouse, stream: Stream = STREAM, connector: Any = None) -> SyncResult:
-    spec = source_spec(stream)
-    request = SyncRequest(spec, spec.streams[0])
-    if connector is not None:
-        return run_lifecycle(request, warehouse.loader_dsn, Progress(), connector)
-    return sync(request, warehouse.loader_dsn)
-
-
-def raw(warehouse: Warehouse, query: str = "select id, amount, _deleted from raw_shop.orders order by id") -> list[Any]:
-    with psycopg.connect(warehouse.loader_dsn) as session:
-        return session.execute(query.encode()).fetchall()
-
-
-def slots(source: Source) -> list[Any]:
-    return source.execute(
-        "select slot_name::text from pg_replication_slots where database = current_database()"
-    ).fetchall()
 
 
 def assert_equal_tables(source: Source, warehouse: Warehouse) -> None:
@@ -95,32 +74,14 @@ def test_rows_that_change_during_the_first_read_are_neither_lost_nor_doubled(
 ) -> None:
     """Between the slot and the end of the first read everything may happen at the source."""
 
-    class Meanwhile:
-        """The connector itself; once its first rows are there, the source changes."""
+    def change() -> None:
+        orders.execute("update orders set amount = -1 where id = 1")
+        orders.execute("delete from orders where id = 2")
+        orders.execute("insert into orders (id, amount) values (7, 7)")
 
-        def __init__(self, inner: Any) -> None:
-            self._inner = inner
-
-        def read(self, stream: Any, state: StreamState, context: ReadContext) -> Iterator[Message]:
-            for number, message in enumerate(self._inner.read(stream, state, context)):
-                if number == 0:
-                    orders.execute("update orders set amount = -1 where id = 1")
-                    orders.execute("delete from orders where id = 2")
-                    orders.execute("insert into orders (id, amount) values (7, 7)")
-                yield message
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
-
-        def __enter__(self) -> Any:
-            return self
-
-        def __exit__(self, *problem: Any) -> None:
-            self._inner.__exit__(*problem)
-
-    first = run(warehouse, connector=Meanwhile(KIND.open(source_spec(STREAM))))
+    first = run(warehouse, connector=Meanwhile(KIND.open(source_spec(STREAM)), 1, change))
     assert first.rows.loaded == 5
-    assert raw(warehouse)[0][1] != -1
+    assert raw(warehouse, ROWS)[0][1] != -1
 
     second = run(warehouse)
 
@@ -170,7 +131,7 @@ def test_a_truncate_deletes_what_was_there_before_it_and_nothing_after(orders: S
     result = run(warehouse)
 
     assert_equal_tables(orders, warehouse)
-    assert [row[0] for row in raw(warehouse) if row[2]] == [2, 3, 4, 5, 6, 8]
+    assert [row[0] for row in raw(warehouse, ROWS) if row[2]] == [2, 3, 4, 5, 6, 8]
     assert result.rows.extracted == 3
 
 
@@ -181,7 +142,7 @@ def test_a_table_that_was_truncated_and_stays_empty_is_empty(orders: Source, war
 
     run(warehouse, {**STREAM, "deletes": "hard"})
 
-    assert raw(warehouse) == []
+    assert raw(warehouse, ROWS) == []
 
 
 def test_columns_follow_the_table_in_the_middle_of_the_log(orders: Source, warehouse: Warehouse) -> None:
@@ -273,7 +234,7 @@ def test_a_slot_without_a_position_is_made_anew_and_old_rows_are_gone(orders: So
 
     assert (result.rows.extracted, result.rows.deleted) == (4, 1)
     assert_equal_tables(orders, warehouse)
-    assert slots(orders) == [(SLOT,)]
+    assert slots(orders) == [SLOT]
 
 
 def gone(source: Source) -> None:

@@ -31,7 +31,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One dlt load package, as `_dlt_loads` names it."""
+    """One load package, as `_dlt_loads` names it."""
 
     load_id: str
     schema_name: str

@@ -1,4 +1,4 @@
-"""Where a load package goes. dlt, which brings it there, is imported with the first package: see dlt_destination."""
+"""What dlt tells while it builds a load package. dlt is imported with the first package: see dlt_destination."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,16 +8,20 @@ LOADS_TABLE = "_dlt_loads"
 
 
 class Sink(Protocol):
-    """Where a package goes: each file once, then one commit."""
+    """Where a package goes, told in this order, all in dlt's thread."""
 
     def alone(self, dataset: str) -> AbstractContextManager[None]:
         """Nobody else makes tables in the dataset inside the block."""
         ...
 
-    def take(self, table_name: str, path: Path) -> None:
-        """Put one package file into the open transaction."""
+    def tables_are_made(self) -> None:
+        """The raw table and dlt's own are there, with every column of the package."""
         ...
 
-    def commit(self, load_id: str, schema_name: str, schema_hash: str) -> None:
-        """Audit what was taken, publish it and commit; raise, with everything rolled back, when the audit fails."""
+    def take(self, path: Path) -> None:
+        """One file of the package."""
+        ...
+
+    def complete(self, schema_name: str, schema_hash: str) -> None:
+        """There are no more files."""
         ...

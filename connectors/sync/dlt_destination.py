@@ -1,8 +1,9 @@
-"""dlt's PostgreSQL destination, with one difference: a load package is published in one transaction.
+"""dlt's PostgreSQL destination, with one difference: a load package is published in one transaction of ours.
 
-dlt keeps building the package, the schema and the tables. Its load jobs hand their files to a `Sink`, and completing
-the load commits: rows, state, ledger and dlt's own `_dlt_loads` row become visible together or not at all. So no kill,
-and no second writer, can leave a half-loaded package or an orphan row behind: docs/decisions/0002-one-transaction.md.
+dlt keeps building the package, the schema and the tables. Its load jobs tell a `Sink` their files, and completing the
+load says that there are no more; rows, state, ledger and dlt's own `_dlt_loads` row then become visible together or not
+at all. So no kill, and no second writer, can leave a half-loaded package or an orphan row behind:
+docs/decisions/0002-one-transaction.md.
 """
 
 from collections.abc import Iterable
@@ -40,11 +41,11 @@ class SinkJob(RunnableLoadJob):
         self._sink = sink
 
     def run(self) -> None:
-        self._sink.take(self.load_table_name, Path(self._file_path))
+        self._sink.take(Path(self._file_path))
 
 
 class SinkClient(PostgresClient):
-    """dlt's client with our jobs and our commit; `sink` is set by the subclass that `publishing_to` makes."""
+    """dlt's client with our jobs, and without a commit; `sink` is set by the subclass that `publishing_to` makes."""
 
     sink: ClassVar[Sink]
 
@@ -68,10 +69,12 @@ class SinkClient(PostgresClient):
     ) -> Any:
         # always compared with the table itself: one that somebody dropped is made again
         with self.sink.alone(self.sql_client.dataset_name):
-            return super().update_stored_schema(only_tables, expected_update, force=True)  # pyright: ignore[reportArgumentType]
+            applied = super().update_stored_schema(only_tables, expected_update, force=True)  # pyright: ignore[reportArgumentType]
+        self.sink.tables_are_made()
+        return applied
 
     def complete_load(self, load_id: str) -> None:
-        self.sink.commit(load_id, self.schema.name, self.schema.version_hash)
+        self.sink.complete(self.schema.name, self.schema.version_hash)
 
     def should_truncate_table_before_load(self, table_name: str) -> bool:
         return False

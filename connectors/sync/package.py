@@ -118,8 +118,8 @@ def prepare() -> None:
         import_module("connectors.sync.dlt_destination")
 
 
-def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink: Sink, folder: Path) -> str:
-    """Build the package from `parts`, create or widen the table, hand it to the sink, commit. The load id.
+def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink: Sink, folder: Path) -> None:
+    """Build the package from `parts`, create or widen the table, tell the sink the files.
 
     parts: at least one; a part of no rows creates the table. folder: fresh and empty; each call needs its own.
 
@@ -150,4 +150,4 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
     )  # fmt: skip
     pipeline.extract(resource, schema=dlt.Schema(target.table), loader_file_format="csv")
     pipeline.normalize()
-    return pipeline.load().loads_ids[-1]
+    pipeline.load()

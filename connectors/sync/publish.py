@@ -4,10 +4,10 @@ The fence is checked first, the audit runs on the staged rows, and the commit co
 anything, and after it everything is true at once.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
@@ -18,13 +18,21 @@ from connectors.sync import dispositions, gone, ledger, quarantine, registry, re
 from connectors.sync.audit import Audit, contract_rules
 from connectors.sync.batches import Batch, Load
 from connectors.sync.checks.contract import Staged
-from connectors.sync.columns import DELETED, OVERFLOW, SYNCED_AT
+from connectors.sync.columns import DELETED, OVERFLOW, Column
 from connectors.sync.copying import Copier
 from connectors.sync.destination import LOADS_TABLE
 from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
-from connectors.sync.generation import LOAD_SETTING, Generation, number_rows, stamp
+from connectors.sync.generation import (
+    LOAD_SETTING,
+    Generation,
+    ensure_platform_columns,
+    has_columns,
+    number_rows,
+    stamp,
+)
 from connectors.sync.indexes import ensure_index
 from connectors.sync.lease import Lease
+from connectors.sync.packages import Package
 from connectors.sync.rejects import Reject
 from connectors.sync.result import RowCounts, Step, SyncRequest
 
@@ -36,11 +44,12 @@ class StepClock(Protocol):
 
 
 class Publication:
-    """The sink of a sync's load packages, one after the other; `begin` hands over what the next one carries.
+    """Publishes a sync's batches, one after the other.
 
-    Raises from commit:
+    Raises from publish:
         ContractError: the audit failed; nothing changed.
         LoaderError: the fence is gone, or the warehouse refused.
+        dlt's error chain: it could not make the tables.
     """
 
     def __init__(
@@ -59,64 +68,60 @@ class Publication:
         self._position = position
         self._audit = audit
         self._resolves = list(resolves)
-        self._taken: set[int] = set()
         self._pending: list[Reject] = []
         self._generation = Generation(connection, request.source.schema_name, request.stream)
         self.rows = RowCounts()
         self.newest_cursor: str | None = None
 
-    def begin(self, batch: Batch, clock: StepClock) -> None:
-        self._batch = batch
-        self._schema = batch.schema
-        self._clock = clock
-        self._taken = set()
+    def publish(self, batch: Batch, columns: Sequence[Column], package: Package, clock: StepClock) -> str:
+        """Audit and publish the batch while dlt builds its package, and commit once that is whole. The load id.
+
+        columns: the raw table's.
+        """
+        self._batch, self._schema, self._clock, self._columns = batch, batch.schema, clock, columns
         self._numbers: str | None = None
         self._pending = list(batch.rejects)
-
-    @contextmanager
-    def alone(self, dataset: str) -> Generator[None]:
-        """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables.
-
-        The lock is on our connection: dlt resets its own after every failed statement, and with it would free the lock.
-        """
-        self._connection.execute("select pg_advisory_lock(hashtextextended(%s, 8))", [dataset])
-        try:
-            yield
-        finally:
-            self._connection.execute("select pg_advisory_unlock(hashtextextended(%s, 8))", [dataset])
-
-    def take(self, table_name: str, path: Path) -> None:
-        """dlt renames a package's files by hard link, so the inode tells which part this is."""
-        self._taken.add(path.stat().st_ino)
-
-    def commit(self, load_id: str, schema_name: str, schema_hash: str) -> None:
-        expected = {part.path.stat().st_ino for part in self._batch.parts}
-        if self._taken != expected:
-            raise LoaderError(
-                self._request.label,
-                f"the load package has {len(self._taken)} of {len(expected)} files",
-                "Run the stream again; if it repeats, report it with --debug.",
-            )
-        load = self._load = Load(load_id, schema_name, schema_hash)
-        with self._clock.during("publish"), self._connection.transaction():
+        self._load_id = _new_load_id()
+        with clock.during("publish"), self._connection.transaction():
             self._fence()
-            self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, load_id])
-            raw = self._tables(Identifier("staged"))
-            ensure_platform_columns(self._connection, raw.raw)
-            ensure_index(self._connection, raw, self._stream, self._request.label)
-            if self._disposition == "replace":
-                self._generation.add(load, self._add_to_generation(raw), self._batch)
-                self._pending = []
-                rows = self._swap(raw) if self._batch.is_last else None
-            else:
-                self._generation.only(load, self._batch)
-                rows = self._write(raw)
+            self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, self._load_id])
+            rows = self._replace(package) if self._disposition == "replace" else self._add(package)
             if rows is not None:
                 self._record(rows)
         self._pending = []
         if rows is not None:
             self._generation.rejects = []
             self.rows = add_rows(self.rows, rows)
+        return self._load_id
+
+    def _add(self, package: Package) -> RowCounts:
+        raw = self._ready(package)
+        rows = self._write(raw)
+        self._generation.only(self._load(package), self._batch)
+        return rows
+
+    def _replace(self, package: Package) -> RowCounts | None:
+        """None when more is to come."""
+        rejects = self._add_to_generation(package)
+        self._generation.add(self._load(package), rejects, self._batch)
+        self._pending = []
+        return self._swap(self._tables(Identifier("staged"))) if self._batch.is_last else None
+
+    def _ready(self, package: Package) -> Tables:
+        """The raw table as this batch needs it. Most often it is; else dlt makes it, and it is not locked here."""
+        connection = self._connection
+        raw = self._tables(Identifier("staged"))
+        if not has_columns(connection, raw.raw, self._columns):
+            with self._clock.during("land"):
+                package.wait_for_tables()
+        ensure_platform_columns(connection, raw.raw)
+        ensure_index(connection, raw, self._stream, self._request.label)
+        return raw
+
+    def _load(self, package: Package) -> Load:
+        with self._clock.during("land"):
+            schema = package.wait()
+        return Load(self._load_id, schema.name, schema.hash)
 
     @property
     def refused(self) -> list[Reject]:
@@ -232,7 +237,7 @@ class Publication:
         )
         staged = Identifier("pg_temp", "staged")
         self._numbers = number_rows(connection, staged)
-        stamp(connection, staged, self._load.load_id)
+        stamp(connection, staged, self._load_id)
         return staged
 
     @property
@@ -311,11 +316,16 @@ class Publication:
             self._connection, tables, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
         )
 
-    def _add_to_generation(self, raw: Tables) -> list[Reject]:
+    def _add_to_generation(self, package: Package) -> list[Reject]:
         """This window's rows into the table that will take the raw table's place; its rejects."""
         connection = self._connection
-        target = self._tables(self._generation.ready(raw, self._load))
-        if not contract_rules(self._stream, self._schema):
+        has_rules = bool(contract_rules(self._stream, self._schema))
+        raw = self._tables(Identifier("staged"))
+        if has_rules or not self._generation.may_begin(raw):
+            raw = self._ready(package)
+        self._generation.ready(raw, self._columns, self._load_id)
+        target = self._tables(self._generation.table)
+        if not has_rules:
             return [*self._batch.rejects, *self._copy(target).rejects]
         tables = self._tables(self._make_stage(raw))
         copied = self._copy(tables)
@@ -333,7 +343,7 @@ class Publication:
     def _swap(self, raw: Tables) -> RowCounts:
         """The last window is in: audit the whole generation and put it in the raw table's place."""
         connection, generation = self._connection, self._generation
-        tables = self._tables(generation.ready(raw, self._load))
+        tables = self._tables(generation.table)
         renames.weigh(connection, tables, self._schema)
         staged = self._staged(tables)
         self._audit.arrived(staged, generation.extracted)
@@ -415,19 +425,10 @@ class Publication:
         )
 
 
-def ensure_platform_columns(connection: psycopg.Connection[Any], raw: Identifier) -> None:
-    """Defaults of our own columns, once in a table's life, so that part files need not repeat them."""
-    table = connection.execute("select %s::regclass", [raw.as_string(connection)]).fetchone()
-    assert table is not None
-    have = connection.execute("select 1 from pg_attrdef where adrelid = %s::regclass", [table[0]]).fetchone()
-    if have:
-        return
-    connection.execute(
-        SQL("alter table {} alter column {} set default now(), alter column {} set default false").format(
-            raw, Identifier(SYNCED_AT), Identifier(DELETED)
-        )
-    )
-    stamp(connection, raw, None)
+def _new_load_id() -> str:
+    """Seconds since 1970, as dlt's are, to the nanosecond."""
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    return f"{seconds}.{rest:09d}"
 
 
 def add_rows(left: RowCounts, right: RowCounts) -> RowCounts:

@@ -8,8 +8,8 @@ from typing import Self
 
 from connectors.sync.batches import Batch
 from connectors.sync.clock import Clock
-from connectors.sync.folders import sync_folder
-from connectors.sync.package import Part, Target, load, prepare, table_columns
+from connectors.sync.package import Part, table_columns
+from connectors.sync.packages import Packages
 from connectors.sync.publish import Publication
 from connectors.sync.result import SyncRequest
 
@@ -26,11 +26,10 @@ class Publisher:
     def __init__(self, publication: Publication, request: SyncRequest, dsn: str, folder: Path, clock: Clock) -> None:
         self._publication = publication
         self._request = request
-        self._target = Target(request.source.schema_name, request.stream.name, dsn)
         self._folder = folder
         self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"publish {request.label}")
-        self._pool.submit(prepare)
+        self._packages = Packages(request, dsn)
         self._running: Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -40,6 +39,7 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._pool.shutdown(wait=True)
+        self._packages.close()
 
     def submit(self, batch: Batch) -> None:
         """Publish the batch once the one before is published."""
@@ -62,7 +62,7 @@ class Publisher:
         return self._running is not None and self._running.done() and self._running.exception() is not None
 
     def _publish(self, batch: Batch) -> None:
-        """Land, audit and publish one batch; its files are gone afterwards."""
+        """Publish one batch; its files are gone afterwards."""
         request = self._request
         if not batch.parts:
             empty = self._folder / "empty.csv"
@@ -72,9 +72,8 @@ class Publisher:
         columns = table_columns(
             schema.table_columns, is_scd2=request.stream.write == "scd2", has_overflow=schema.has_overflow
         )
-        self._publication.begin(batch, self._clock)
-        with self._clock.during("land"), sync_folder(request, self._target.dsn, "package") as package:
-            load_id = load(self._target, columns, batch.parts, self._publication, package)
+        with self._packages.build(columns, batch.parts) as package:
+            load_id = self._publication.publish(batch, columns, package, self._clock)
         for part in batch.parts:
             part.path.unlink(missing_ok=True)
         log.info("load committed stream=%s load_id=%s rows=%d", request.label, load_id, batch.extracted)

@@ -20,7 +20,7 @@ from connectors.sync.result import Progress, SyncRequest, SyncResult
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 40
-"""Each stream of a run holds up to four connections to the warehouse."""
+"""Each stream of a run holds up to five connections to the warehouse."""
 
 Outcome = SyncResult | Exception
 

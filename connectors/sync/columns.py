@@ -31,6 +31,8 @@ MAX_ROW_BYTES = 7_600
 INLINE_BYTES = 24
 """What a text, numeric, jsonb or bytea takes in the row at most, near enough; the rest is moved out."""
 MAX_NAME_BYTES = 63
+_SNAKE = re.compile(r"_?[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+"""Names that dlt's naming leaves as they are. Most are, and a first read then does not wait for the import of dlt."""
 _TEXTS = ("text", "character varying", "character")
 _NUMERIC = re.compile(r"^numeric\((\d+)(?:,\s*(-?\d+))?\)$")
 
@@ -172,6 +174,8 @@ def clash(source_name: str, name: str) -> str | None:
 
 
 def _snake(source_name: str) -> str:
+    if len(source_name) <= MAX_NAME_BYTES and _SNAKE.fullmatch(source_name):
+        return source_name
     text = re.sub(r"[\x00-\x1f]", "_", source_name).strip()
     return str(_naming().normalize_identifier(text)) if text.strip("_ ") else ""
 

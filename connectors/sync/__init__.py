@@ -3,6 +3,7 @@
 `sync(request, dsn)` takes a stream from start to its final status.
 """
 
+from connectors.sync.interpreter import tune
 from connectors.sync.result import (
     ObservedColumn,
     Progress,
@@ -43,6 +44,7 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
         HeadwaterError: classified; the ledger row is already final and the last good data is in place. Its
             `sync_id` attribute names the row.
     """
+    tune()
     if request.source.connector.reads_together:
         from connectors.sync.together import sync_together
 

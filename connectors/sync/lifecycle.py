@@ -16,6 +16,7 @@ from connectors.sync.audit import Audit, AuditFailedError
 from connectors.sync.clock import Clock
 from connectors.sync.extract import Extraction
 from connectors.sync.folders import sync_folder
+from connectors.sync.interpreter import tune
 from connectors.sync.lease import Lease, connect
 from connectors.sync.publish import Publication
 from connectors.sync.publisher import Publisher
@@ -41,6 +42,7 @@ def run(
     connector: reads in place of the source's own (a replay of quarantine).
     resolves: quarantine ids that count as replayed in the transaction of the last publication.
     """
+    tune()
     clock = Clock(progress, "start")
     with Lease(request, dsn, progress.cancelled) as lease, _connection(dsn, request.label) as connection:
         sync = _Sync(request, dsn, progress, clock, lease, connection)

@@ -3,12 +3,9 @@
 dlt takes half of a sync's imports: `prepare` brings it while the source begins to answer.
 """
 
-import atexit
-import gc
 import os
 from bisect import bisect_right
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -18,6 +15,7 @@ from typing import Any
 from connectors.contract import CopyFormat
 from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_FROM, VALID_TO, Column
 from connectors.sync.destination import Sink
+from connectors.sync.interpreter import importing
 
 _SETTINGS: Mapping[str, Any] = {
     "runtime.log_level": "CRITICAL",
@@ -94,26 +92,12 @@ def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: boo
     return (*columns, *own)
 
 
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Modules are no garbage: to look for some among them is a tenth of an import."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
 @cache
 def prepare() -> None:
     """dlt and its settings for this process, in memory only."""
-    # a process that ends looks through all its modules for garbage: 0.2 s
-    atexit.register(gc.freeze)
     # read by dlt before any setting of ours
     os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
-    with _uncollected():
+    with importing():
         import dlt
 
         for key, value in _SETTINGS.items():

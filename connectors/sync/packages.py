@@ -3,7 +3,6 @@
 PostgreSQL takes the rows meanwhile, as soon as the raw table is as it has to be, which most often it is already.
 """
 
-import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,10 +15,6 @@ from connectors.sync.folders import sync_folder
 from connectors.sync.lease import connect
 from connectors.sync.package import Part, Target, load, prepare
 from connectors.sync.result import SyncRequest
-
-_SWITCH_SECONDS = 0.0005
-"""How long a thread may keep Python to itself while others want it; 5 ms by default. Those that read and publish come
-back from the network a hundred times a second, and would wait so long each time while dlt is imported."""
 
 
 class BuiltSchema(NamedTuple):
@@ -98,7 +93,6 @@ class Packages:
         self._request = request
         self._target = Target(request.source.schema_name, request.stream.name, dsn)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"package {request.label}")
-        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         self._pool.submit(prepare)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ def test_the_end_of_a_process_looks_for_no_garbage_among_modules() -> None:
     code = (
         "import atexit, gc\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
-        "from connectors.sync.package import prepare; prepare()\n"
+        "from connectors.sync.interpreter import tune; tune()\n"
         "print(gc.get_freeze_count() > 0)"
     )
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -27,12 +27,3 @@ class Batch:
     replaces: Replaces | None = None
     emptied_after: int | None = None
     by_snapshot: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One load package, as `_dlt_loads` names it."""
-
-    load_id: str
-    schema_name: str
-    schema_hash: str

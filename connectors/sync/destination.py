@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 LOADS_TABLE = "_dlt_loads"
+TABLES_LOCK = "hashtextextended(%s, 8)"
+"""Key of the advisory lock on making tables in the dataset of this name: streams of one source that start together
+would race on CREATE SCHEMA and on dlt's own tables."""
 
 
 class Sink(Protocol):

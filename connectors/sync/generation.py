@@ -1,8 +1,8 @@
 """The table that will take a raw table's place: filled window by window, seen by nobody until the swap.
 
-Each window of a `replace` commits into it, so a long read holds no long transaction; what the ledger and dlt's load
-table say of those windows is written with the swap, because only then does a reader see them. A sync that dies leaves
-the table behind; the next one drops it.
+Each window of a `replace` commits into it, so a long read holds no long transaction, and no window waits for dlt; what
+the ledger and dlt's load table say is written with the swap, because only then does a reader see the rows. All of them
+are one load. A sync that dies leaves the table behind; the next one drops it.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from connectors.specs import StreamSpec
-from connectors.sync.batches import Batch, Load
+from connectors.sync.batches import Batch
 from connectors.sync.columns import DELETED, LOAD_ID, SYNCED_AT, Column
+from connectors.sync.destination import TABLES_LOCK
 from connectors.sync.dispositions import ROW_NUMBER, Tables
 from connectors.sync.rejects import Reject
 
@@ -52,21 +53,26 @@ def stamp(connection: psycopg.Connection[Any], relation: Identifier, load_id: st
     )
 
 
+def columns_of(connection: psycopg.Connection[Any], table: Identifier) -> set[str]:
+    """The table's columns; none when it is not there."""
+    found = connection.execute(
+        "select attname::text from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
+        [table.as_string(connection)],
+    )
+    return {row[0] for row in found}
+
+
 def has_columns(connection: psycopg.Connection[Any], table: Identifier, columns: Sequence[Column]) -> bool:
     """Whether the table is there with all of these columns; then nobody changes it before the transaction ends.
 
     Without them nothing stays locked, so that another connection can make them.
     """
-    name = table.as_string(connection)
+    wanted = {column.name for column in columns}
     with connection.transaction() as attempt:
-        if connection.execute("select to_regclass(%s)", [name]).fetchone() == (None,):
+        if not columns_of(connection, table):
             return False
         connection.execute(SQL("lock table {} in access share mode").format(table))
-        found = connection.execute(
-            "select attname::text from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped",
-            [name],
-        )
-        if {column.name for column in columns} <= {row[0] for row in found}:
+        if wanted <= columns_of(connection, table):
             return True
         raise psycopg.Rollback(attempt)
     return False
@@ -88,69 +94,60 @@ def ensure_platform_columns(connection: psycopg.Connection[Any], raw: Identifier
 
 
 class Generation:
-    """The next generation of one stream's table, and the figures of the loads that went into it."""
+    """The next generation of one stream's table, and the figures of what went into it."""
 
     def __init__(self, connection: psycopg.Connection[Any], schema_name: str, stream: StreamSpec) -> None:
         self._connection = connection
         self._schema_name = schema_name
-        self._table = stream.name
+        self._stream = stream.name
         self._has_keys = bool(stream.primary_key)
-        self.table = Identifier(schema_name, next_generation(stream.name))
         self._columns: set[str] = set()
-        self.loads: list[Load] = []
+        self.table = Identifier(schema_name, next_generation(stream.name))
+        self.windows = 0
         self.rejects: list[Reject] = []
         self.extracted = 0
         self.loaded_bytes = 0
 
-    def add(self, load: Load, rejects: Sequence[Reject], batch: Batch) -> None:
+    def add(self, rejects: Sequence[Reject], batch: Batch) -> None:
         """Count a window that went into the table."""
-        self.loads.append(load)
+        self.windows += 1
         self.rejects += rejects
         self.extracted += batch.extracted
         self.loaded_bytes += _size(batch)
 
-    def only(self, load: Load, batch: Batch) -> None:
-        """Count a load that is published by itself."""
-        self.loads, self.loaded_bytes = [load], _size(batch)
+    def only(self, batch: Batch) -> None:
+        """Count a window that is published by itself."""
+        self.windows, self.loaded_bytes = 1, _size(batch)
 
-    def may_begin(self, raw: Tables) -> bool:
-        """Whether the table can be made though there is no raw table yet: nobody has to wait until dlt has made one."""
-        row = self._connection.execute(
-            "select to_regclass(%s) is null and to_regnamespace(%s) is not null",
-            [raw.raw.as_string(self._connection), Identifier(self._schema_name).as_string(self._connection)],
-        ).fetchone()
-        return not self._columns and row == (True,)
+    def has_to_wait(self, raw: Identifier, columns: Sequence[Column]) -> bool:
+        """Whether dlt, which is about to make or widen the raw table, has to come first: for the schema that the table
+        is to be in, or because the table is made like the raw one, which that locks against dlt."""
+        connection = self._connection
+        if self._columns:
+            return False
+        if columns_of(connection, raw):
+            return not has_columns(connection, raw, columns)
+        row = connection.execute("select to_regnamespace(quote_ident(%s))", [self._schema_name]).fetchone()
+        return row == (None,)
 
-    def ready(self, raw: Tables, columns: Sequence[Column], load_id: str) -> None:
-        """The table for this load's rows, made like the raw one at first and widened with it later.
-
-        columns: the raw table's, for where there is none yet.
-        """
-        wanted = set(raw.columns)
+    def ready(self, raw: Identifier, columns: Sequence[Column], load_id: str) -> None:
+        """The table with these columns, made like the raw one at first, when there is one."""
+        connection = self._connection
         if not self._columns:
-            self._connection.execute(SQL("drop table if exists {}").format(self.table))
-            if has_columns(self._connection, raw.raw, columns):
-                self._connection.execute(SQL("create table {} (like {} including all)").format(self.table, raw.raw))
-            else:
-                self._connection.execute(SQL("create table {} ({})").format(self.table, _definitions(columns)))
-            # dlt may have made the raw table this very moment, without them
-            ensure_platform_columns(self._connection, self.table)
-            if self._has_keys:
-                number_rows(self._connection, self.table)
-        elif new := wanted - self._columns:
-            types = self._connection.execute(
-                """
-                select attname, format_type(atttypid, atttypmod) from pg_attribute
-                where attrelid = %s::regclass and attname = any (%s) and not attisdropped
-                """,
-                [raw.raw.as_string(self._connection), list(new)],
-            ).fetchall()
-            for name, kind in types:
-                self._connection.execute(
-                    SQL("alter table {} add column {} {}").format(self.table, Identifier(name), SQL(kind))
-                )
-        self._columns = wanted
-        stamp(self._connection, self.table, load_id)
+            _ensure_schema(connection, self._schema_name)
+            connection.execute(SQL("drop table if exists {}").format(self.table))
+            self._columns = columns_of(connection, raw)
+            form = SQL("(like {} including all)").format(raw) if self._columns else SQL("()")
+            connection.execute(SQL("create table {} {}").format(self.table, form))
+        new = [column for column in columns if column.name not in self._columns]
+        if new:
+            connection.execute(SQL("alter table {} {}").format(self.table, _additions(new)))
+            self._columns |= {column.name for column in new}
+        ensure_platform_columns(connection, self.table)
+        if self._has_keys and ROW_NUMBER not in self._columns:
+            number_rows(connection, self.table)
+            self._columns.add(ROW_NUMBER)
+        stamp(connection, self.table, load_id)
 
     def swap(self, tables: Tables) -> None:
         """Put it in the raw table's place, under the views that read it; in the caller's transaction."""
@@ -159,7 +156,7 @@ class Generation:
         stamp(self._connection, tables.staged, None)
         self._connection.execute(
             "select ops.swap_table(%s, %s, %s)",
-            [self._schema_name, self._table, next_generation(self._table)],
+            [self._schema_name, self._stream, next_generation(self._stream)],
         )
 
 
@@ -167,5 +164,14 @@ def _size(batch: Batch) -> int:
     return sum(part.path.stat().st_size for part in batch.parts)
 
 
-def _definitions(columns: Sequence[Column]) -> Composed:
-    return SQL(", ").join(SQL("{} {}").format(Identifier(column.name), SQL(column.pg_type)) for column in columns)  # pyright: ignore[reportArgumentType]
+def _ensure_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    if connection.execute("select to_regnamespace(quote_ident(%s))", [name]).fetchone() == (None,):
+        connection.execute(f"select pg_advisory_xact_lock({TABLES_LOCK})", [name])
+        connection.execute(SQL("create schema if not exists {}").format(Identifier(name)))
+
+
+def _additions(columns: Sequence[Column]) -> Composed:
+    return SQL(", ").join(
+        SQL("add column {} {}").format(Identifier(column.name), SQL(column.pg_type))  # pyright: ignore[reportArgumentType]
+        for column in columns
+    )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from connectors.errors import LoaderError
 from connectors.sync.columns import Column
+from connectors.sync.destination import TABLES_LOCK
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import connect
 from connectors.sync.package import Part, Target, load, prepare
@@ -56,17 +57,14 @@ class Package:
 
     @contextmanager
     def alone(self, dataset: str) -> Generator[None]:
-        """Streams of one source that start together would race on CREATE SCHEMA and on dlt's own tables.
-
-        The lock is on a connection of its own: dlt resets its own after every failed statement, and with it would free
-        the lock.
-        """
+        """The lock is on a connection of its own: dlt resets its own after every failed statement, and with it would
+        free the lock."""
         connection = connect(self._dsn, self._label, autocommit=True)
         try:
-            connection.execute("select pg_advisory_lock(hashtextextended(%s, 8))", [dataset])
+            connection.execute(f"select pg_advisory_lock({TABLES_LOCK})", [dataset])
             yield
             # closing frees it too, but only once the server has noticed
-            connection.execute("select pg_advisory_unlock(hashtextextended(%s, 8))", [dataset])
+            connection.execute(f"select pg_advisory_unlock({TABLES_LOCK})", [dataset])
         finally:
             connection.close()
 

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 from connectors.errors import ContractError, LoaderError
 from connectors.sync import dispositions, gone, ledger, quarantine, registry, renames, state
 from connectors.sync.audit import Audit, contract_rules
-from connectors.sync.batches import Batch, Load
+from connectors.sync.batches import Batch
 from connectors.sync.checks.contract import Staged
 from connectors.sync.columns import DELETED, OVERFLOW, Column
 from connectors.sync.copying import Copier
@@ -25,6 +25,7 @@ from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
 from connectors.sync.generation import (
     LOAD_SETTING,
     Generation,
+    columns_of,
     ensure_platform_columns,
     has_columns,
     number_rows,
@@ -32,7 +33,7 @@ from connectors.sync.generation import (
 )
 from connectors.sync.indexes import ensure_index
 from connectors.sync.lease import Lease
-from connectors.sync.packages import Package
+from connectors.sync.packages import BuiltSchema, Package
 from connectors.sync.rejects import Reject
 from connectors.sync.result import RowCounts, Step, SyncRequest
 
@@ -72,40 +73,43 @@ class Publication:
         self._generation = Generation(connection, request.source.schema_name, request.stream)
         self.rows = RowCounts()
         self.newest_cursor: str | None = None
+        self._load_id = _new_load_id()
 
-    def publish(self, batch: Batch, columns: Sequence[Column], package: Package, clock: StepClock) -> str:
+    def is_unseen(self, batch: Batch) -> bool:
+        """The batch goes into the next generation alone; nothing of it is anywhere before the last one is published."""
+        return self._disposition(batch) == "replace" and not batch.is_last
+
+    def publish(self, batch: Batch, columns: Sequence[Column], package: Package | None, clock: StepClock) -> str:
         """Audit and publish the batch while dlt builds its package, and commit once that is whole. The load id.
 
-        columns: the raw table's.
+        columns: the raw table's. package: None for what is unseen.
         """
         self._batch, self._schema, self._clock, self._columns = batch, batch.schema, clock, columns
         self._numbers: str | None = None
         self._pending = list(batch.rejects)
-        self._load_id = _new_load_id()
         with clock.during("publish"), self._connection.transaction():
             self._fence()
             self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, self._load_id])
-            rows = self._replace(package) if self._disposition == "replace" else self._add(package)
-            if rows is not None:
-                self._record(rows)
+            if self._disposition(batch) == "replace":
+                self._generation.add(self._add_to_generation(package), batch)
+                self._pending = []
+                rows = self._swap(package) if package is not None else None
+            else:
+                assert package is not None
+                rows = self._add(package)
         self._pending = []
+        load_id = self._load_id
         if rows is not None:
             self._generation.rejects = []
             self.rows = add_rows(self.rows, rows)
-        return self._load_id
+            self._load_id = _new_load_id()
+        return load_id
 
     def _add(self, package: Package) -> RowCounts:
-        raw = self._ready(package)
-        rows = self._write(raw)
-        self._generation.only(self._load(package), self._batch)
+        rows = self._write(self._ready(package))
+        self._generation.only(self._batch)
+        self._record(rows, self._built(package))
         return rows
-
-    def _replace(self, package: Package) -> RowCounts | None:
-        """None when more is to come."""
-        rejects = self._add_to_generation(package)
-        self._generation.add(self._load(package), rejects, self._batch)
-        self._pending = []
-        return self._swap(self._tables(Identifier("staged"))) if self._batch.is_last else None
 
     def _ready(self, package: Package) -> Tables:
         """The raw table as this batch needs it. Most often it is; else dlt makes it, and it is not locked here."""
@@ -118,10 +122,9 @@ class Publication:
         ensure_index(connection, raw, self._stream, self._request.label)
         return raw
 
-    def _load(self, package: Package) -> Load:
+    def _built(self, package: Package) -> BuiltSchema:
         with self._clock.during("land"):
-            schema = package.wait()
-        return Load(self._load_id, schema.name, schema.hash)
+            return package.wait()
 
     @property
     def refused(self) -> list[Reject]:
@@ -140,11 +143,10 @@ class Publication:
                 "Nothing was published by this one; look at the later sync.",
             )
 
-    @property
-    def _disposition(self) -> str:
+    def _disposition(self, batch: Batch) -> str:
         """A replay adds its few records to a table that is otherwise replaced whole; nothing new replaces nothing."""
         write = self._stream.write or "append"
-        adds = self._request.trigger == "replay" or (self._audit.nothing_new and not self._batch.extracted)
+        adds = self._request.trigger == "replay" or (self._audit.nothing_new and not batch.extracted)
         return "append" if write == "replace" and adds else write
 
     def _tables(self, staged: Identifier) -> Tables:
@@ -169,7 +171,7 @@ class Publication:
     def _write(self, raw: Tables) -> RowCounts:
         """Stage, clean, audit, apply the write disposition; the window's row counts."""
         connection, stream, batch = self._connection, self._stream, self._batch
-        tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw))
+        tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw.raw))
         copied = self._copy(tables)
         renames.weigh(connection, tables, self._schema)
         refused = copied.rejects
@@ -229,13 +231,15 @@ class Publication:
             self._pending += broken
         return broken
 
-    def _make_stage(self, raw: Tables) -> Identifier:
-        """A temporary table for this window's rows, in order of arrival."""
+    def _make_stage(self, table: Identifier) -> Identifier:
+        """A temporary table for this window's rows, in order of arrival, like the one that they go into."""
         connection = self._connection
         connection.execute(
-            SQL("create temporary table staged (like {} including defaults) on commit drop").format(raw.raw)
+            SQL("create temporary table staged (like {} including defaults) on commit drop").format(table)
         )
         staged = Identifier("pg_temp", "staged")
+        if ROW_NUMBER in columns_of(connection, staged):
+            connection.execute(SQL("alter table {} drop column {}").format(staged, Identifier(ROW_NUMBER)))
         self._numbers = number_rows(connection, staged)
         stamp(connection, staged, self._load_id)
         return staged
@@ -245,7 +249,7 @@ class Publication:
         """An append that nothing has to look at first is copied once, not twice."""
         stream = self._stream
         return (
-            self._disposition == "append"
+            self._disposition(self._batch) == "append"
             and not stream.primary_key
             and stream.cursor is None
             and self._request.is_live
@@ -256,7 +260,8 @@ class Publication:
     def _apply(self, tables: Tables, *, refused: int) -> Written:
         connection, stream, batch = self._connection, self._stream, self._batch
         is_hard = stream.deletes == "hard"
-        if self._disposition == "append":
+        disposition = self._disposition(batch)
+        if disposition == "append":
             if self._goes_straight:
                 loaded = batch.extracted - len(batch.rejects) - refused
                 return Written(loaded=loaded, deleted=self._delete_replaced(tables))
@@ -267,7 +272,7 @@ class Publication:
             written = dispositions.append(connection, tables, self._request.window, comes_again=comes_again)
             return replace(written, deleted=written.deleted + self._delete_replaced(tables))
         gone = self._delete_absent(tables, is_hard=is_hard)
-        if self._disposition == "scd2":
+        if disposition == "scd2":
             written = dispositions.scd2(connection, tables)
         else:
             delete_insert = stream.merge == "delete-insert"
@@ -316,18 +321,18 @@ class Publication:
             self._connection, tables, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
         )
 
-    def _add_to_generation(self, package: Package) -> list[Reject]:
+    def _add_to_generation(self, package: Package | None) -> list[Reject]:
         """This window's rows into the table that will take the raw table's place; its rejects."""
-        connection = self._connection
-        has_rules = bool(contract_rules(self._stream, self._schema))
-        raw = self._tables(Identifier("staged"))
-        if has_rules or not self._generation.may_begin(raw):
-            raw = self._ready(package)
-        self._generation.ready(raw, self._columns, self._load_id)
-        target = self._tables(self._generation.table)
-        if not has_rules:
+        connection, generation = self._connection, self._generation
+        raw = self._tables(Identifier("staged")).raw
+        if package is not None and generation.has_to_wait(raw, self._columns):
+            with self._clock.during("land"):
+                package.wait_for_tables()
+        generation.ready(raw, self._columns, self._load_id)
+        target = self._tables(generation.table)
+        if not contract_rules(self._stream, self._schema):
             return [*self._batch.rejects, *self._copy(target).rejects]
-        tables = self._tables(self._make_stage(raw))
+        tables = self._tables(self._make_stage(generation.table))
         copied = self._copy(tables)
         rejects = [*self._batch.rejects, *copied.rejects, *self._break_out(tables, copied)]
         connection.execute(
@@ -340,9 +345,10 @@ class Publication:
         )
         return rejects
 
-    def _swap(self, raw: Tables) -> RowCounts:
+    def _swap(self, package: Package) -> RowCounts:
         """The last window is in: audit the whole generation and put it in the raw table's place."""
         connection, generation = self._connection, self._generation
+        built = self._built(package)
         tables = self._tables(generation.table)
         renames.weigh(connection, tables, self._schema)
         staged = self._staged(tables)
@@ -362,6 +368,7 @@ class Publication:
         )
         self._conclude(staged, tables.staged, rows)
         generation.swap(tables)
+        self._record(rows, built)
         return rows
 
     def _staged(self, tables: Tables) -> Staged:
@@ -386,7 +393,7 @@ class Publication:
                 "Check the source; set allow_empty: true if nothing is a right answer.",
             )
 
-    def _record(self, rows: RowCounts) -> None:
+    def _record(self, rows: RowCounts, built: BuiltSchema) -> None:
         """Schema version, state, replayed records, dlt's and our own ledger: all true with the data."""
         connection, request, batch = self._connection, self._request, self._batch
         source, stream = request.source.source, request.stream.name
@@ -404,23 +411,22 @@ class Publication:
             )
         if self._resolves and batch.is_last:
             quarantine.release(connection, request.label, self._lease.sync_id, self._resolves)
-        for load in self._generation.loads:
-            connection.execute(
-                SQL("insert into {} values (%s, %s, 0, now(), %s)").format(
-                    Identifier(request.source.schema_name, LOADS_TABLE)
-                ),
-                [load.load_id, load.schema_name, load.schema_hash],
-            )
+        connection.execute(
+            SQL("insert into {} values (%s, %s, 0, now(), %s)").format(
+                Identifier(request.source.schema_name, LOADS_TABLE)
+            ),
+            [self._load_id, built.name, built.hash],
+        )
         ledger.add_publication(
             connection,
             self._lease.sync_id,
             rows,
-            windows=len(self._generation.loads),
+            windows=self._generation.windows,
             loaded_bytes=self._generation.loaded_bytes,
             state=committed,
             cursor=self.newest_cursor,
             schema_version=version,
-            load_ids=[load.load_id for load in self._generation.loads],
+            load_ids=[self._load_id],
             is_last=batch.is_last,
         )
 

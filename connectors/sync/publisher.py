@@ -64,16 +64,19 @@ class Publisher:
     def _publish(self, batch: Batch) -> None:
         """Publish one batch; its files are gone afterwards."""
         request = self._request
-        if not batch.parts:
-            empty = self._folder / "empty.csv"
-            empty.touch()
-            batch.parts.append(Part(empty, 0, ()))
         schema = batch.schema
         columns = table_columns(
             schema.table_columns, is_scd2=request.stream.write == "scd2", has_overflow=schema.has_overflow
         )
-        with self._packages.build(columns, batch.parts) as package:
-            load_id = self._publication.publish(batch, columns, package, self._clock)
+        if self._publication.is_unseen(batch):
+            load_id = self._publication.publish(batch, columns, None, self._clock)
+        else:
+            if not batch.parts:
+                empty = self._folder / "empty.csv"
+                empty.touch()
+                batch.parts.append(Part(empty, 0, ()))
+            with self._packages.build(columns, batch.parts) as package:
+                load_id = self._publication.publish(batch, columns, package, self._clock)
         for part in batch.parts:
             part.path.unlink(missing_ok=True)
-        log.info("load committed stream=%s load_id=%s rows=%d", request.label, load_id, batch.extracted)
+        log.info("batch committed stream=%s load_id=%s rows=%d", request.label, load_id, batch.extracted)

@@ -20,6 +20,8 @@ from connectors.http.auth import Auth, TokenRefusedError
 from connectors.http.body import TooLargeError, read_body
 
 _SLICE_SECONDS: Final = 0.25
+_RECEIVE_BYTES: Final = 1 << 18
+"""At once: httpcore asks for 64 kB, and each piece costs a walk through it and h11."""
 _MAX_TOKEN_BYTES: Final = 1_000_000
 
 
@@ -161,7 +163,7 @@ class _GuardedStream(httpcore.NetworkStream):
             if left <= 0:
                 raise httpcore.ReadTimeout(f"nothing came for {timeout:g} s")
             try:
-                return self._inner.read(max_bytes, min(left, _SLICE_SECONDS))
+                return self._inner.read(max(max_bytes, _RECEIVE_BYTES), min(left, _SLICE_SECONDS))
             except httpcore.ReadTimeout:
                 continue
 

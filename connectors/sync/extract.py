@@ -41,10 +41,9 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 0.5
 _HELD_BYTES = 32 << 20
-_FIRST_PIECE_BYTES = 8 << 20
-_PIECE_BYTES = (32 << 20, 128 << 20)
+_PIECE_BYTES = (8 << 20, 128 << 20)
 """A replacement is handed on in pieces: at least this size when nothing is being published, at most that when something
-is. Small enough to overlap, large enough for dlt's fixed cost; the first is small, so that PostgreSQL begins early."""
+is. Small enough to overlap from the beginning to the end, large enough for a transaction each."""
 
 
 class Extraction:
@@ -110,15 +109,15 @@ class Extraction:
         """
         window = self._request.stream.window
         since = time.monotonic()
-        is_due, least = False, _FIRST_PIECE_BYTES
+        is_due = False
         for message in messages:
             self._stop.check(self._request.label)
             idle = is_idle()
-            if self._can_cut_anywhere and (self._writer.size_bytes >= (least if idle else _PIECE_BYTES[1]) or is_due):
+            if self._can_cut_anywhere and (self._writer.size_bytes >= _PIECE_BYTES[not idle] or is_due):
                 # not before there is more to come: the last piece carries the swap, and an empty one costs as much
                 self._seal(Checkpoint())
                 yield self._next()
-                since, is_due, least = time.monotonic(), False, _PIECE_BYTES[0]
+                since, is_due = time.monotonic(), False
             self._take(message)
             if not isinstance(message, Checkpoint):
                 continue

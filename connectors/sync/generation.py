@@ -131,9 +131,10 @@ class Generation:
         return row == (None,)
 
     def ready(self, raw: Identifier, columns: Sequence[Column], load_id: str) -> None:
-        """The table with these columns, made like the raw one at first, when there is one."""
+        """The table with these columns, made like the raw one at first, when there is one. Its rows are one load."""
         connection = self._connection
-        if not self._columns:
+        is_new = not self._columns
+        if is_new:
             _ensure_schema(connection, self._schema_name)
             connection.execute(SQL("drop table if exists {}").format(self.table))
             self._columns = columns_of(connection, raw)
@@ -143,11 +144,11 @@ class Generation:
         if new:
             connection.execute(SQL("alter table {} {}").format(self.table, _additions(new)))
             self._columns |= {column.name for column in new}
-        ensure_platform_columns(connection, self.table)
-        if self._has_keys and ROW_NUMBER not in self._columns:
-            number_rows(connection, self.table)
-            self._columns.add(ROW_NUMBER)
-        stamp(connection, self.table, load_id)
+        if is_new:
+            ensure_platform_columns(connection, self.table)
+            stamp(connection, self.table, load_id)
+            if self._has_keys:
+                number_rows(connection, self.table)
 
     def swap(self, tables: Tables) -> None:
         """Put it in the raw table's place, under the views that read it; in the caller's transaction."""

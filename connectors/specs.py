@@ -226,6 +226,11 @@ class StreamSpec(Policy):
         """What the source itself calls it, as `headwater discover` lists it."""
         return self.name
 
+    @property
+    def has_column_rules(self) -> bool:
+        """Some column is not kept as the source has it: its plain values must not reach a file."""
+        return any(column.rule != "keep" for column in self.columns.values())
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.write in ("merge", "scd2") and not self.primary_key:

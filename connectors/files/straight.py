@@ -36,10 +36,11 @@ _DIGITS = 38
 
 
 def goes_straight(stream: "FilesStreamSpec", context: ReadContext) -> bool:
-    """The file's form is COPY's own, and nothing but types has to be looked at."""
+    """The file's form is COPY's own, and nothing but types has to be looked at: a part on disk has the plain values."""
     is_plain = (stream.delimiter, stream.quote, stream.escape) == (",", '"', "")
     is_utf8 = stream.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
-    return is_plain and is_utf8 and context.window is None and context.page_limit is None
+    is_whole = context.window is None and context.page_limit is None
+    return is_plain and is_utf8 and is_whole and not stream.has_column_rules
 
 
 class StraightReader:

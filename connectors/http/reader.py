@@ -92,7 +92,8 @@ class RestConnector:
             return
         is_whole_answer = spec.pagination.type == "none" and not spec.single and self._hooks.rows is None
         version = remembered(spec, state) if context.window is None and context.page_limit is None else NO_VALIDATORS
-        spool = context.folder if is_whole_answer and self._hooks.following is None else None
+        may_spool = is_whole_answer and self._hooks.following is None and not spec.has_column_rules
+        spool = context.folder if may_spool else None
         reading = replace(reading, headers=version.headers, spool=spool)
         seams = None
         if spec.cursor is not None and spec.incremental is not None and spec.incremental.ordered:

@@ -130,3 +130,13 @@ def test_odd_blocks_and_lines_keep_their_order_and_their_numbers(tmp_path: Path)
     assert len(found.of(Frame)) > 1
     assert [row["i"] for row in found.rows] == [row for row in range(120_000) if row != 60_000]
     assert found.rejected == [("a.csv line 60002", b"60000", "1 fields where the header has 2")]
+
+
+@pytest.mark.parametrize("rule", [{"rule": "block"}, {"rule": "mask"}])
+def test_a_file_with_a_protected_column_is_never_copied_to_disk(tmp_path: Path, rule: dict[str, str]) -> None:
+    lines = [f"{row},{'x' * 100}" for row in range(100_000)]
+    put(tmp_path, "a.csv", "i,s\n" + "\n".join(lines))
+    assert read(tmp_path, {"path": "*.csv"}).of(CopyFile)
+    found = read(tmp_path, {"path": "*.csv", "columns": {"s": rule}})
+    assert found.of(CopyFile) == []
+    assert len(found.rows) == len(lines)

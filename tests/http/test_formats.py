@@ -188,6 +188,20 @@ def test_a_large_answer_is_read_piece_by_piece(form: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_large_answer_with_a_protected_field_is_not_set_aside_on_disk(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    stream, body = spelt("nested json", big(SIZE))
+    with serving(lambda e: e.send(body)) as server:
+        for columns in ({}, {"text": {"rule": "block"}}):
+            spec = source(server.url, stream | {"columns": columns})
+            with kind("rest").open(spec) as connector:
+                messages = connector.read(spec.streams[0], StreamState(), replace(context(), folder=tmp_path))
+                next(message for message in messages if isinstance(message, JsonRecords))
+                seen.append(any(tmp_path.iterdir()))
+                assert list(messages)
+    assert seen == [True, False]
+
+
 @pytest.mark.parametrize(
     "form", ["nested json", "xml", *(pytest.param(form, marks=pytest.mark.slow) for form in ("json", "jsonl"))]
 )

@@ -92,19 +92,23 @@ def judge(graph: Graph, models: Iterable[str], found: Mapping[str, str]) -> Judg
     """Which of the marts that dbt built may be served: those whose own blocking tests, and whatever those tests and the
     marts themselves read among the marts of this run, came out well.
 
+    A test that fails is the fault of the mart that it is written at; where this run does not build that one, of every
+    mart of the run that the test reads: what is served has not changed.
+
     found: what `statuses` gives.
     """
-    marts = {id_ for id_ in marts_of(graph, models) if found.get(id_) == "success"}
+    asked = marts_of(graph, models)
+    marts = {id_ for id_ in asked if found.get(id_) == "success"}
     held: dict[str, str] = {}
     readers = dict(graph.shared_tests) | {
         test.unique_id: (test.model, *test.others) for test in graph.tests.values() if test.is_blocking
     }
     for test, read in readers.items():
         if test in found and found[test] not in _GOOD:
-            # a shared test judges all that it reads; any other the model that it is written at
-            judged = read if test in graph.shared_tests else read[:1]
+            # a shared test is written at no model
+            judged = read if test in graph.shared_tests or read[0] not in asked else read[:1]
             held.update(dict.fromkeys(marts.intersection(judged), f"test {test.split('.')[2]}: {found[test]}"))
-    unserved = marts_of(graph, models) - marts
+    unserved = asked - marts
     while True:
         bad = unserved | set(held)
         more = {

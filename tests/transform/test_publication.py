@@ -184,3 +184,9 @@ def test_a_mart_is_held_when_what_it_reads_or_is_tested_against_is(graph: Graph)
     assert tested.model in failed.held
     assert judge(graph, models, good | {tested.unique_id: "warn"}).held == {}
     assert tested.model in judge(graph, models, good | {tested.unique_id: "skipped"}).held
+
+    # airlines alone: what is served stays the child, so the parent must not come in
+    alone = [f"{MART}airlines", f"{MART}planes"]
+    orphans = judge(graph, alone, dict.fromkeys(alone, "success") | {tested.unique_id: "fail"})
+    assert orphans.published == (f"{MART}planes",)
+    assert "relationships_carrier_days" in orphans.held[f"{MART}airlines"]

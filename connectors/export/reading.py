@@ -31,10 +31,14 @@ class Reading:
     ) -> Iterator[bytes | Mapping[str, Any]]:
         """Records as lines of JSON; a mapping is the state that covers all lines before it. The last item is one.
 
+        A replicated table is read whole: its log and its slot are for our own syncs alone.
+
         Raises:
             ContractError: records could not be passed on; no state covers them. Else what reading raises.
         """
         where = f"{self.source}.{stream.name}"
+        if hasattr(stream, "replication"):
+            stream = stream.model_copy(update={"replication": None})
         position = Position(stream, saved, where)
         rows = Rows(stream, where, keep)
         has_cursor = stream.cursor is not None

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from connectors.contract import CopyFile, Frame, JsonRecords, Message, Rejected
+from connectors.contract import (
+    Attestation,
+    Checkpoint,
+    CopyFile,
+    Emptied,
+    Frame,
+    Hints,
+    JsonRecords,
+    Message,
+    Rejected,
+    Replaces,
+)
+from connectors.errors import ConfigError
 from connectors.specs import ColumnType, StreamSpec
 from connectors.sync.protect import Protector
 
@@ -37,6 +49,7 @@ class Rows:
     """
 
     def __init__(self, stream: StreamSpec, where: str, keep: frozenset[str] | None = None) -> None:
+        self._where = where
         self._protector = Protector(stream.columns, where, stream.null_values)
         self._blocked = frozenset(name for name, column in stream.columns.items() if column.rule == "block")
         self._rewritten = frozenset(name for name, column in stream.columns.items() if column.rewrites)
@@ -47,7 +60,11 @@ class Rows:
         self.last: Any = None
 
     def of(self, message: Message) -> Iterator[bytes]:
-        """One JSON object a line; none for a message that carries no records."""
+        """One JSON object a line; none for a message that carries no records.
+
+        Raises:
+            ConfigError: rows are gone at the source, which lines of records cannot say.
+        """
         match message:
             case JsonRecords():
                 for number, line in enumerate(message.body.split(b"\n"), start=1):
@@ -60,7 +77,10 @@ class Rows:
                 message.path.unlink(missing_ok=True)
             case Rejected():
                 self.rejected.append(f"{message.position}: {self._protector.rejected(message).reason}")
-            case _:
+            case Emptied() | Replaces():
+                what = "the read says that earlier rows are gone, and an export passes on records alone"
+                raise ConfigError(self._where, what, "Sync it here, or let its connector read all rows every time.")
+            case Attestation() | Hints() | Checkpoint():
                 return
 
     def _raw(self, line: bytes, position: str) -> Iterator[bytes]:
@@ -104,15 +124,15 @@ class Rows:
         from connectors.sync.extract import frames_of  # the one reader of such files
 
         readers = [(column.name, self._reader(column.name, column.type)) for column in file.columns]
-        for frame in frames_of(file):
-            for row in cast("list[dict[str, str | None]]", self._protector.frame(frame).table.to_pylist()):
+        for frame in frames_of(file) if file.rows else ():
+            for row in cast("list[dict[str, Any]]", self._protector.frame(frame).table.to_pylist()):
                 values = {
                     name: (None if (text := row[name]) is None or text in self._nulls else read(text))
                     for name, read in readers
                 }
                 yield self._typed(values)
 
-    def _reader(self, name: str, kind: ColumnType) -> Callable[[str], Any]:
+    def _reader(self, name: str, kind: ColumnType) -> Callable[[Any], Any]:
         return str if name in self._rewritten else _READERS[kind]
 
 
@@ -155,12 +175,13 @@ def _moment(parse: Callable[[str], Any], text: str) -> Any:
     return found
 
 
-_READERS: Mapping[ColumnType, Callable[[str], Any]] = {
+_READERS: Mapping[ColumnType, Callable[[Any], Any]] = {
     "text": str,
     "bigint": int,
     "double": float,
     "decimal": lambda text: _plain(Decimal(text)),
-    "bool": lambda text: text in ("t", "true", "1"),
+    # `_deleted` is a bool already
+    "bool": lambda value: value if isinstance(value, bool) else value in ("t", "true", "1"),
     "timestamp": partial(_moment, datetime.fromisoformat),
     "date": partial(_moment, date.fromisoformat),
     "time": partial(_moment, time.fromisoformat),

@@ -10,7 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.contract import Checkpoint, CopyFile, Frame, JsonRecords, Rejected
+from connectors.contract import (
+    Attestation,
+    Checkpoint,
+    CopyFile,
+    Emptied,
+    Frame,
+    Hints,
+    JsonRecords,
+    Message,
+    Rejected,
+    Replaces,
+)
 from connectors.copy_columns import copy_columns
 from connectors.errors import ConfigError
 from connectors.export.position import Position
@@ -137,6 +148,23 @@ def test_a_copy_file_is_written_exactly_and_removed(tmp_path: Path) -> None:
         "nothing": None, "empty": "", "raw": "AP8=", "end": "infinity",
     }  # fmt: skip
     assert not path.exists()
+
+
+def test_the_marks_of_deleted_rows_in_a_copy_file_stay_true(tmp_path: Path) -> None:
+    path = tmp_path / "part.csv"
+    path.write_text("1,t,t\n2,f,f\n")
+    schema = pa.schema([("id", pa.int64()), ("_deleted", pa.bool_()), ("ok", pa.bool_())])
+    assert [json.loads(line) for line in rows(CopyFile(path, copy_columns(schema), 2, "part 1"))] == [
+        {"id": 1, "_deleted": True, "ok": True}, {"id": 2, "_deleted": False, "ok": False},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", [Emptied(), Emptied(by_snapshot=True), Replaces("version", 2)])
+def test_what_takes_rows_away_is_refused_and_never_passed_over(message: Message) -> None:
+    with pytest.raises(ConfigError, match=r"shop\.things: .* rows are gone") as caught:
+        rows(message)
+    assert caught.value.hint
+    assert rows(Attestation(rows=1), Hints({"id": "bigint"})) == []
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,14 @@ class JsonRecords:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Typed records: Table[n, columns]. Names are the source's own; timestamps are aware or declared UTC."""
+    """Typed records: Table[n, columns]. Names are the source's own; timestamps are aware or declared UTC.
+
+    numbers: the rows' places, counted from `position` on; None when they are 1, 2, 3, ...
+    """
 
     table: "pa.Table"
     position: str
+    numbers: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import io
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from connectors.contract import Frame, Rejected
@@ -111,9 +111,9 @@ class DelimitedReader:
             table = pa.Table.from_batches([batch])
             if table.num_rows:
                 first = line
-                line, rejected = self._pass_bad(line, table.num_rows)
+                line, rejected, numbers = self._pass_bad(line, table.num_rows)
                 yield from rejected
-                yield from self._typed(table, first)
+                yield from self._typed(table, first, numbers)
                 last = table.slice(table.num_rows - 1)
         yield from (self._rejected(row) for row in self._bad)
         self.line = line + len(self._bad)
@@ -128,16 +128,21 @@ class DelimitedReader:
                 "It is cut off or has a stray quote; deliver it again, or set quote.",
             )
 
-    def _pass_bad(self, line: int, rows: int) -> tuple[int, list[Rejected]]:
-        """The line after `rows` good ones from `line` on, and the bad ones among them."""
+    def _pass_bad(self, line: int, rows: int) -> tuple[int, list[Rejected], Sequence[int]]:
+        """The line after `rows` good ones from `line` on, the bad ones among them, and the places of the good ones."""
+        first = line
         line += rows
-        rejected: list[Rejected] = []
+        bad: list[Any] = []
         while self._bad and self._bad[0].number <= line:
-            rejected.append(self._rejected(self._bad.popleft()))
+            bad.append(self._bad.popleft())
             line += 1
-        return line, rejected
+        numbers: Sequence[int] = range(1, rows + 1)
+        if bad:
+            lines = {row.number for row in bad}
+            numbers = [number - first + 1 for number in range(first, line) if number not in lines]
+        return line, [self._rejected(row) for row in bad], numbers
 
-    def _typed(self, table: "pa.Table", line: int) -> Iterator[Frame | Rejected]:
+    def _typed(self, table: "pa.Table", line: int, numbers: Sequence[int]) -> Iterator[Frame | Rejected]:
         import pyarrow as pa
 
         columns: list[Any] = []
@@ -154,12 +159,13 @@ class DelimitedReader:
             yield Rejected(
                 payload,
                 f"{name} is not {self._stream.encoding} text; set encoding if the whole file is in another",
-                f"{self._name} line {line + row}",
+                f"{self._name} line {line + numbers[row] - 1}",
             )
         if unreadable:
             texts = texts.filter(pa.array([row not in unreadable for row in range(texts.num_rows)]))
+            numbers = [number for row, number in enumerate(numbers) if row not in unreadable]
         if texts.num_rows:
-            yield Frame(self._types.typed(texts), position)
+            yield Frame(self._types.typed(texts), position, numbers if numbers[-1] != len(numbers) else None)
 
     def _names(self, head: bytes, encoding: str) -> list[str]:
         """Column names, each once: of the contract's `names`, or of the header.

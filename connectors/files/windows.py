@@ -44,6 +44,9 @@ def inside(window: Window | None, cursor: "CursorSpec | None", message: Message,
     column = column.cast(target)
     start, end = pa.scalar(window.start, target), pa.scalar(window.end, target)
     pc = compute()
-    table = message.table.filter(pc.and_(pc.greater_equal(column, start), pc.less(column, end)))
+    is_inside = pc.and_(pc.greater_equal(column, start), pc.less(column, end))
+    table = message.table.filter(is_inside)
     if table.num_rows:
-        yield Frame(table, message.position)
+        numbers = message.numbers or range(1, message.table.num_rows + 1)
+        kept = [number for number, keep in zip(numbers, is_inside.to_pylist(), strict=True) if keep]
+        yield Frame(table, message.position, kept)

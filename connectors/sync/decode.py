@@ -165,16 +165,17 @@ class Decoder:
                 except (pa.ArrowException, ValueError, OverflowError, UnfitError):
                     has_misfits = True
         if has_misfits:
-            return self._slow_frame(table, payload.position)
+            return self._slow_frame(payload)
         self.cleaning.add(cleaning)
-        return Decoded([whole(arrays, table.num_rows)] if table.num_rows else [])
+        return Decoded([whole(arrays, table.num_rows)] if table.num_rows else [], numbers=payload.numbers)
 
-    def _slow_frame(self, table: pa.Table, position: str) -> Decoded:
+    def _slow_frame(self, payload: Frame) -> Decoded:
+        table = payload.table
         columns = {name: self._values(table.column(name), name) for name in table.column_names}
-        page = Page(position, self.cleaning)
-        for number in range(table.num_rows):
-            row = {name: values[number] for name, values in columns.items()}
-            page.add(row, partial(payload_text, row), number + 1)
+        page = Page(payload.position, self.cleaning)
+        for index, number in enumerate(payload.numbers or range(1, table.num_rows + 1)):
+            row = {name: values[index] for name, values in columns.items()}
+            page.add(row, partial(payload_text, row), number)
         observe_new(self._schema, page.rows)
         return rows_to_table(self._schema, page, self._null_values)
 

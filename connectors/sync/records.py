@@ -35,7 +35,7 @@ class Decoded:
 
     tables: list[pa.Table] = field(default_factory=list[pa.Table])
     rejects: list[Reject] = field(default_factory=list[Reject])
-    numbers: list[int] | None = None
+    numbers: Sequence[int] | None = None
 
 
 @dataclass(slots=True)

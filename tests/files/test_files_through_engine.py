@@ -72,7 +72,7 @@ def test_a_bad_line_and_a_bad_value_are_quarantined_with_their_place(tmp_path: P
     assert result.status == "succeeded_with_warnings"
     assert (result.rows.extracted, result.rows.loaded, result.rows.quarantined) == (102, 100, 2)
     found = rows(warehouse, "select reason, position from ops.quarantine order by position")
-    assert [position for _, position in found] == ["weather_01.csv.gz line 102", "weather_01.csv.gz line 2, record 101"]
+    assert [position for _, position in found] == ["weather_01.csv.gz line 102", "weather_01.csv.gz line 2, record 102"]
 
 
 def test_a_broken_file_keeps_what_came_before_and_the_next_sync_goes_on(tmp_path: Path, warehouse: Warehouse) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -132,7 +133,7 @@ class FilesConnector:
                     yield from read_parquet(raw, where, file.path)
                 else:
                     for found in read_excel(raw, where, file, stream):
-                        yield found if isinstance(found, Rejected) else Frame(types.typed(found.table), found.position)
+                        yield found if isinstance(found, Rejected) else replace(found, table=types.typed(found.table))
             return
         with opened(self._store, file, compression, stream.max_expansion, where, context) as source:
             if form == "jsonl":

@@ -32,7 +32,7 @@ def read_excel(source: IO[bytes], where: str, file: FileInfo, stream: "FilesStre
     header = list(stream.names) or unique_names(str(cell) if cell is not None else "" for cell in _header(rows))
     nulls = frozenset(stream.null_values)
     line, gathered = 1 + int(not stream.names), list[list[str | None]]()
-    first = line
+    first, numbers = line, list[int]()
     for row in rows:
         line += 1
         cells = [None if (text := _cell(cell)) in nulls else text for cell in row]
@@ -42,11 +42,12 @@ def read_excel(source: IO[bytes], where: str, file: FileInfo, stream: "FilesStre
             yield Rejected(payload, reason, f"{file.path} row {line - 1}")
         elif any(cell is not None for cell in row):
             gathered.append([*cells, *[None] * len(header)][: len(header)])
+            numbers.append(line - first)
         if len(gathered) == BATCH_ROWS:
-            yield Frame(_table(header, gathered), f"{file.path} row {first}")
-            gathered, first = [], line
+            yield Frame(_table(header, gathered), f"{file.path} row {first}", numbers)
+            gathered, first, numbers = [], line, []
     if gathered:
-        yield Frame(_table(header, gathered), f"{file.path} row {first}")
+        yield Frame(_table(header, gathered), f"{file.path} row {first}", numbers)
 
 
 def _rows(source: IO[bytes], where: str, file: FileInfo, stream: "FilesStreamSpec") -> Iterator[tuple[Any, ...]]:

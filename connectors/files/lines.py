@@ -44,19 +44,24 @@ class LinesReader:
             yield from self._lines(rest, line)
 
     def _lines(self, body: bytes, line: int) -> Generator[JsonRecords | Rejected, None, int]:
-        """The lines as one piece, without those too long; returns the number of the line after them."""
-        count = body.count(b"\n") + 1
+        """The lines as one piece, or as those between lines too long; returns the number of the line after them."""
+        after = line + body.count(b"\n") + 1
         if has_longer_line(body, self._max_record_bytes):
             kept: list[bytes] = []
             for number, text in enumerate(body.split(b"\n"), line):
-                if len(text) > self._max_record_bytes:
-                    yield self._too_long(text, len(text), number)
-                else:
+                if len(text) <= self._max_record_bytes:
                     kept.append(text)
+                    continue
+                yield from self._piece(b"\n".join(kept), line)
+                yield self._too_long(text, len(text), number)
+                kept, line = [], number + 1
             body = b"\n".join(kept)
+        yield from self._piece(body, line)
+        return after
+
+    def _piece(self, body: bytes, line: int) -> Iterator[JsonRecords]:
         if body.strip():
             yield JsonRecords(body, f"{self._name} line {line}")
-        return line + count
 
     def _skip_long(self, source: io.BufferedReader, begun: bytes, line: int) -> Generator[Rejected, None, bytes]:
         """Reads past a line without end; what follows it is handed back."""

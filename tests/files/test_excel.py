@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from connectors.contract import Frame
 from connectors.errors import ConfigError, SourceError
 from tests.files.reading import put, read
 
@@ -42,6 +43,7 @@ def test_a_sheet_is_read_with_its_types(tmp_path: Path) -> None:
         {"id": 1, "price": 1.5, "at": datetime(2024, 1, 1, 10, tzinfo=UTC), "column_4": "x", "ok": True},
         {"id": 2, "price": 2.0, "at": None, "column_4": None, "ok": None},
     ]
+    assert [(frame.position, frame.numbers) for frame in found.of(Frame)] == [("a.xlsx row 2", [1, 3])]
     assert isinstance(read(tmp_path, {**EXCEL, "sheet": "nope"}).error, ConfigError)
     put(tmp_path / "b", "b.xlsx", b"no workbook")
     assert isinstance(read(tmp_path / "b", EXCEL).error, SourceError)

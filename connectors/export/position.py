@@ -7,38 +7,38 @@ from typing import Any, cast
 
 from connectors.contract import Checkpoint, StreamState
 from connectors.errors import ConfigError
-from connectors.specs import StreamSpec
+from connectors.specs import CursorSpec, StreamSpec
 from connectors.sync.state import cursor_kind, cursor_text, cursor_value, with_lag
 
 Json = Mapping[str, Any]
+_KINDS = ("timestamp", "date", "number", "text")
+_HINT = "Give back what a read has sent, or run without that state to read from the start."
 
 
 class Position:
     """The greatest cursor value passed on so far, and the connector's own position.
 
     saved: `{"cursor": {"field", "value", "kind"}, "connector": {...}}`, or empty.
+
+    Raises:
+        ConfigError: saved is none, or one of another cursor.
     """
 
     def __init__(self, stream: StreamSpec, saved: Json, where: str) -> None:
         self._stream = stream
         self._cursor = stream.cursor
-        self._connector: Json = saved.get("connector") or {}
-        self._saved = cast("Mapping[str, str]", saved.get("cursor") or {})
-        if self._cursor is not None and self._saved and self._saved.get("field") != self._cursor.field:
-            what = f"the state is of field {self._saved.get('field')}, the stream's cursor is {self._cursor.field}"
-            raise ConfigError(where, what, "Run without that state to read from the start.")
+        self._connector = _mapping(saved, "connector", where)
         self._greatest: Any = None
-        if self._saved:
-            self._greatest = cursor_value(self._saved["value"], self._saved["kind"])
+        self._start: str | None = None
+        if self._cursor is not None:
+            self._start = self._cursor.start
+            if found := _mapping(saved, "cursor", where):
+                self._greatest, self._start = _cursor(found, self._cursor, where)
         self._committed = self._greatest
         self._newest_allowed = None if self._cursor is None else datetime.now(UTC) + self._cursor.tolerance
 
     def for_read(self) -> StreamState:
-        cursor = self._cursor
-        if cursor is None:
-            return StreamState(connector=self._connector)
-        text = with_lag(self._saved["value"], self._saved["kind"], cursor.lag) if self._saved else cursor.start
-        return StreamState(cursor=text, connector=self._connector)
+        return StreamState(cursor=self._start, connector=self._connector)
 
     def saw(self, value: Any) -> None:
         """A cursor value of a record; one in the future never becomes the position."""
@@ -64,6 +64,35 @@ class Position:
         if self._connector:
             state["connector"] = dict(self._connector)
         return state
+
+
+def _mapping(saved: Json, name: str, where: str) -> Json:
+    found = saved.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise ConfigError(where, f"the state's {name} is a {type(found).__name__}, not an object", _HINT)
+    return cast("Json", found)
+
+
+def _cursor(saved: Json, cursor: CursorSpec, where: str) -> tuple[Any, str]:
+    """The value, and where a read begins for it: `lag` earlier."""
+    if saved.get("field") != cursor.field:
+        what = f"the state is of field {saved.get('field')}, the stream's cursor is {cursor.field}"
+        raise ConfigError(where, what, "Run without that state to read from the start.")
+    text, kind = saved.get("value"), saved.get("kind")
+    if not isinstance(text, str) or kind not in _KINDS:
+        what = "the state's cursor lacks its value, a text, or its kind, one of " + ", ".join(_KINDS)
+        raise ConfigError(where, what, _HINT)
+    wrong = f"the state's cursor value {text[:40]!r} is no {kind}"
+    try:
+        value = cursor_value(text, kind)
+        start = with_lag(cursor_text(value), kind, cursor.lag)
+    except (ValueError, ArithmeticError) as error:
+        raise ConfigError(where, wrong, _HINT) from error
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ConfigError(where, f"{wrong} with a zone", _HINT)
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise ConfigError(where, wrong, _HINT)
+    return value, start
 
 
 def _typed(value: Any, stream: StreamSpec) -> Any:

@@ -10,6 +10,8 @@ from connectors.export import singer
 from connectors.export.reading import Reading
 from connectors.export.schemas import shapes
 from tests.export.serving import ORDERS, TOKEN, messages, opened, shop, spec
+from tests.http import serving as http
+from tests.http.reading import source as api_source
 from tests.support.scripted import Scripted, records
 
 
@@ -97,6 +99,88 @@ def test_a_stream_that_the_source_does_not_have_is_refused(monkeypatch: pytest.M
     monkeypatch.setenv("SHOP_URL", "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="Did you mean 'orders'"):
         run({"streams": [{"tap_stream_id": "order", "selected": True}]})
+
+
+DESELECTED = [{"breadcrumb": ["properties", "note"], "metadata": {"selected": False}}]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({}, "no schema"),
+        ({"schema": None}, "no schema"),
+        ({"schema": "x"}, r"streams\.0\.schema"),
+        ({"schema": {"properties": ["id"]}}, "no properties"),
+        ({"schema": {}, "metadata": [7]}, r"streams\.0\.metadata\.0"),
+        ({"schema": {}, "metadata": 7}, r"streams\.0\.metadata"),
+        ({"schema": {}, "metadata": [{"breadcrumb": 5}]}, r"metadata\.0\.breadcrumb"),
+        ({"schema": {}, "metadata": [{"breadcrumb": ["properties", ["note"]]}]}, r"breadcrumb\.1"),
+        ({"schema": {}, "metadata": [{"breadcrumb": [], "metadata": "x"}]}, r"metadata\.0\.metadata"),
+        ({"schema": {}, "metadata": DESELECTED}, "deselects note.*no properties"),
+        ({"schema": {}, "selected": "perhaps"}, r"streams\.0\.selected"),
+    ],
+)
+def test_a_catalog_of_another_shape_is_refused_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, entry: Any, said: str
+) -> None:
+    monkeypatch.setenv("SHOP_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=rf"shop.*{said}") as caught:
+        run({"streams": [{"tap_stream_id": "orders", "stream": "orders", "selected": True, **entry}]})
+    assert "--discover" in caught.value.hint
+
+
+CURSOR = {"field": "updated_at", "value": "2024-01-05T00:00:00Z", "kind": "timestamp"}
+
+
+@pytest.mark.parametrize(
+    "bookmarks",
+    [
+        "x",
+        ["x"],
+        {"orders": "x"},
+        {"orders": {"cursor": "x"}},
+        {"orders": {"connector": ["x"]}},
+        {"orders": {"cursor": {"field": "updated_at"}}},
+        {"orders": {"cursor": {"field": "updated_at", "kind": "timestamp"}}},
+        *(
+            {"orders": {"cursor": CURSOR | wrong}}
+            for wrong in (
+                {"value": "zzz"}, {"value": 5}, {"value": None}, {"value": "2024-01-05T00:00:00"}, {"kind": "moment"},
+                {"kind": ["text"]}, {"kind": "number"}, {"kind": "number", "value": "NaN"},
+                {"value": "0001-01-01T00:00:00+05:00"},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_state_of_another_shape_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, bookmarks: Any
+) -> None:
+    monkeypatch.setenv("SHOP_URL", "http://127.0.0.1:9")
+    catalog = {"streams": [{"stream": "orders", "selected": True, "schema": {}}]}
+    with pytest.raises(ConfigError, match=r"shop.*state") as caught:
+        run(catalog, {"bookmarks": bookmarks})
+    assert "state" in caught.value.hint
+
+
+def test_a_full_table_is_whole_in_every_run_also_when_its_source_says_that_nothing_has_changed() -> None:
+    def versioned(exchange: http.Exchange) -> None:
+        if exchange.headers.get("if-none-match") == '"v1"':
+            exchange.send(b"", 304)
+        else:
+            exchange.json(http.records(0, 3), etag='"v1"')
+
+    state: dict[str, Any] = {}
+    with http.serving(versioned) as server:
+        source = api_source(server.url, {"conditional": True})
+        for _ in range(2):
+            written: list[bytes] = []
+            with opened(source) as connector:
+                chosen = singer.selection(source, None, lambda: shapes(source, connector))
+                singer.sync(Reading(connector, source.source), chosen, state, written.append)
+            said = messages(written)
+            assert [one["record"]["id"] for one in said if one["type"] == "RECORD"] == [0, 1, 2]
+            state = said[-1]["value"]
+    assert state == {"bookmarks": {"things": {}}}
 
 
 def test_a_failing_stream_ends_the_tap_and_the_last_state_covers_what_came_before(

@@ -16,6 +16,7 @@ from connectors.specs import SourceSpec, StreamSpec
 
 Json = Mapping[str, Any]
 Write = Callable[[bytes], object]
+Mask = Callable[[str], str]
 Status = Literal["STARTED", "RUNNING", "COMPLETE", "INCOMPLETE"]
 _HEAD = b'{"type":"RECORD","record":{"stream":%s,"emitted_at":%d,"data":'
 
@@ -58,8 +59,10 @@ def _entry(shape: Shape) -> dict[str, Any]:
     return entry
 
 
-def read(reading: Reading, source: SourceSpec, catalog: Json, state: object, write: Write) -> None:
+def read(reading: Reading, source: SourceSpec, catalog: Json, state: object, write: Write, mask: Mask = str) -> None:
     """The streams of the configured catalog, one after the other; a failing one does not stop the others.
+
+    mask: takes secrets out of what is said of errors.
 
     Raises:
         ConfigError: the catalog or the state is none, or of a stream that the source does not have.
@@ -67,7 +70,7 @@ def read(reading: Reading, source: SourceSpec, catalog: Json, state: object, wri
     """
     modes = _configured(catalog, source)
     states = _states(state, source.source)
-    first: HeadwaterError | None = None
+    first: Exception | None = None
     for stream, mode in modes:
         goes_on = mode == "incremental" and is_incremental(stream)
         _status(write, stream.name, "STARTED")
@@ -76,11 +79,11 @@ def read(reading: Reading, source: SourceSpec, catalog: Json, state: object, wri
                 _read_onwards(reading, stream, states.get(stream.name, {}), write)
             else:
                 _read_all(reading, stream, write)
-        except Cancelled:
+        except (Cancelled, BrokenPipeError):
             raise
-        except HeadwaterError as error:
+        except Exception as error:  # noqa: BLE001  whoever reads the messages is told of every failure
             first = first or error
-            trace(error, write, stream.name)
+            trace(error, write, stream.name, mask)
             _status(write, stream.name, "INCOMPLETE")
             continue
         _status(write, stream.name, "COMPLETE")
@@ -128,16 +131,17 @@ class _Records:
         self._count = 0
 
 
-def trace(error: Exception, write: Write, stream: str | None = None) -> None:
-    """An error trace; the class decides its failure_type."""
+def trace(error: Exception, write: Write, stream: str | None = None, mask: Mask = str) -> None:
+    """An error trace; the class decides its failure_type. mask: takes secrets out of it."""
     kind = "system_error"
     if isinstance(error, ConfigError | AuthError):
         kind = "config_error"
     elif isinstance(error, HeadwaterError) and error.is_retryable:
         kind = "transient_error"
-    said: dict[str, Any] = {"message": str(error), "failure_type": kind}
+    said: dict[str, Any] = {"message": mask(str(error)), "failure_type": kind}
     if not isinstance(error, HeadwaterError):
-        said["stack_trace"] = "".join(traceback.format_exception(error))[-4_000:]
+        said["message"] = mask(f"unexpected {type(error).__name__}: {error}")
+        said["stack_trace"] = mask("".join(traceback.format_exception(error)))[-4_000:]
     if stream is not None:
         said["stream_descriptor"] = {"name": stream}
     _say(write, {"type": "TRACE", "trace": {"type": "ERROR", "emitted_at": _now(), "error": said}})
@@ -146,7 +150,10 @@ def trace(error: Exception, write: Write, stream: str | None = None) -> None:
 def _configured(catalog: Json, source: SourceSpec) -> list[tuple[StreamSpec, str]]:
     """The streams with their sync modes."""
     wanted: list[tuple[StreamSpec, str]] = []
-    for item in cast("Iterable[Any]", catalog.get("streams") or ()):
+    items = catalog.get("streams") or []
+    if not isinstance(items, list):
+        raise ConfigError(source.source, "no configured catalog: streams is no list", "Give --catalog one.")
+    for item in cast("list[Any]", items):
         try:
             name, mode = str(item["stream"]["name"]), str(item.get("sync_mode", "full_refresh"))
         except (KeyError, TypeError, AttributeError) as error:
@@ -162,15 +169,18 @@ def _configured(catalog: Json, source: SourceSpec) -> list[tuple[StreamSpec, str
 
 def _states(state: object, where: str) -> dict[str, Json]:
     """By stream. Raises ConfigError for anything but a list of messages of type STREAM."""
+    hint = "Give back what a read has sent."
     found: dict[str, Json] = {}
     for item in cast("Iterable[Any]", state if isinstance(state, list) else [state] if state else []):
         try:
             inner = item["stream"]
-            found[str(inner["stream_descriptor"]["name"])] = inner.get("stream_state") or {}
+            name, position = str(inner["stream_descriptor"]["name"]), inner.get("stream_state") or {}
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                where, "--state is no list of state messages of type STREAM", "Give back what a read has sent."
-            ) from error
+            raise ConfigError(where, "--state is no list of state messages of type STREAM", hint) from error
+        if not isinstance(position, Mapping):
+            what = f"--state is no list of state messages: the stream_state of {name} is a {type(position).__name__}"
+            raise ConfigError(where, what, hint)
+        found[name] = cast("Json", position)
     return found
 
 

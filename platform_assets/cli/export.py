@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from connectors.errors import ConfigError, HeadwaterError
+from connectors.errors import ConfigError
 from platform_assets.cli import output
 from platform_assets.cli.context import opened, read_settings, running_warehouse
 
@@ -88,8 +88,10 @@ def airbyte(
     with _stdout() as write:
         try:
             _answer(spec, settings, verb, (config, catalog, state), write)
-        except HeadwaterError as error:
-            served.trace(error, write)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            served.trace(error, write, mask=output.masked)
             raise
 
 
@@ -126,7 +128,7 @@ def _answer(
         if verb == "discover":
             served.discover(shapes(spec, connector), write)
         else:
-            served.read(_reading(spec, connector), spec, chosen, saved, write)
+            served.read(_reading(spec, connector), spec, chosen, saved, write, output.masked)
 
 
 def _source(name: str) -> "tuple[Settings, SourceSpec]":

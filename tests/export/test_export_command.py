@@ -78,6 +78,67 @@ def test_a_kind_that_is_a_program_of_others_is_not_exported(project: Project) ->
     assert "kind files is not exported" in ended.stderr
 
 
+LEDGER = """
+from connectors.custom import RowsConnector
+
+
+class Ledger(RowsConnector):
+    def rows(self, stream, since, until):
+        yield {"id": 1}
+
+    def read(self, stream, state, context):
+        yield from super().read(stream, state, context)
+        if stream.name == "torn":
+            raise KeyError(f"no page for {__import__('os').environ['LEDGER_TOKEN']}")
+"""
+
+
+def test_a_bespoke_source_that_breaks_ends_incomplete_with_a_trace_and_shows_no_secret(
+    project: Project, tmp_path: Path
+) -> None:
+    (project.root / "connectors" / "custom" / "ledger_of_test.py").write_text(LEDGER)
+    project.source(
+        "type: platform_assets.components.Source\nattributes:\n  source: shop\n  owner: team:data\n"
+        "  connector: {kind: python, module: connectors.custom.ledger_of_test}\n"
+        "  streams: [{name: torn}, {name: whole}]\n"
+    )
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(json.dumps({"streams": [{"stream": {"name": name}} for name in ("torn", "whole")]}))
+    ended = project.run("export", "airbyte", "shop", "read", "--catalog", str(catalog), LEDGER_TOKEN=TOKEN)
+    assert ended.returncode == 1, ended.stderr
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [one["record"]["stream"] for one in said if one["type"] == "RECORD"] == ["torn", "whole"]
+    traces = [one["trace"] for one in said if one["type"] == "TRACE"]
+    ends = [one["stream_status"]["status"] for one in traces if one["type"] == "STREAM_STATUS"]
+    assert ends == ["STARTED", "RUNNING", "INCOMPLETE", "STARTED", "RUNNING", "COMPLETE"]
+    assert {one["error"]["failure_type"] for one in traces if one["type"] == "ERROR"} == {"system_error"}
+    assert "KeyError" in ended.stdout
+    assert TOKEN not in ended.stdout + ended.stderr
+
+
+def test_a_webhook_inbox_is_a_tap_that_goes_on_from_its_state(
+    project: Project, warehouse: Warehouse, env: dict[str, str], tmp_path: Path
+) -> None:
+    project.source(
+        "type: platform_assets.components.Source\nattributes:\n  source: hub\n  owner: team:data\n"
+        "  connector: {kind: webhook, scheme: github, secret: env:HUB_SECRET}\n"
+        "  streams: [{name: pushes, events: push}]\n"
+    )
+    state = tmp_path / "state.json"
+    state.write_text("{}")
+    for number in (1, 2):
+        sql.run(
+            warehouse.loader_dsn,
+            "insert into ops.webhook_inbox (delivery_id, source, event_type, body) "
+            f"values ('d{number}', 'hub', 'push', '{{\"ref\": {number}}}')",
+        )
+        ended = project.run("export", "singer", "hub", "--state", str(state), **env, HUB_SECRET=TOKEN)
+        assert ended.returncode == 0, ended.stderr
+        said = [json.loads(line) for line in ended.stdout.splitlines()]
+        assert [one["record"]["ref"] for one in said if one["type"] == "RECORD"] == [number]
+        state.write_text(json.dumps(said[-1]["value"]))
+
+
 @pytest.mark.parametrize("protocol", ["singer", "airbyte"])
 def test_a_dockerfile_copies_what_is_there_and_replaces_no_file(tmp_path: Path, protocol: str) -> None:
     file = tmp_path / "Dockerfile.shop"

@@ -1,5 +1,6 @@
 """A source of ours as an Airbyte source."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from connectors.export.reading import Reading
 from connectors.export.schemas import shapes
 from connectors.export.settings import Setting, apply
 from tests.export.serving import ORDERS, TOKEN, messages, opened, shop, spec
+from tests.support.scripted import Scripted, records
 
 SETTINGS = (Setting("SHOP_URL", "connector.base_url", False), Setting("SHOP_TOKEN", "connector.auth.token", True))
 
@@ -22,6 +24,10 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def configured(*names: str, mode: str = "incremental") -> dict[str, Any]:
     return {"streams": [{"stream": {"name": name}, "sync_mode": mode} for name in names]}
+
+
+def saved(position: Any) -> list[dict[str, Any]]:
+    return [{"type": "STREAM", "stream": {"stream_descriptor": {"name": "orders"}, "stream_state": position}}]
 
 
 def run(catalog: Any, state: Any = None, streams: int = 1) -> tuple[list[dict[str, Any]], HeadwaterError | None]:
@@ -46,6 +52,10 @@ def statuses(said: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["stream_descriptor"]["name"], one["status"]) for one in told]
 
 
+def errors(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one["trace"]["error"] for one in said if one.get("trace", {}).get("type") == "ERROR"]
+
+
 def test_a_read_says_records_states_and_statuses_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with shop() as api:
         monkeypatch.setenv("SHOP_URL", api.url)
@@ -62,7 +72,7 @@ def test_a_read_says_records_states_and_statuses_and_the_next_goes_on(monkeypatc
 
 def test_a_full_refresh_reads_everything_whatever_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     position = {"cursor": {"field": "updated_at", "value": "2024-01-05T00:00:00Z", "kind": "timestamp"}}
-    state = [{"type": "STREAM", "stream": {"stream_descriptor": {"name": "orders"}, "stream_state": position}}]
+    state = saved(position)
     with shop() as api:
         monkeypatch.setenv("SHOP_URL", api.url)
         said, _ = run(configured("orders", mode="full_refresh"), state)
@@ -80,7 +90,7 @@ def test_a_failing_stream_is_traced_and_its_siblings_are_read(monkeypatch: pytes
     assert len(ids(said)) == len(ORDERS)
     assert ("lost", "INCOMPLETE") in statuses(said)
     assert ("orders", "COMPLETE") in statuses(said)
-    (trace,) = [one["trace"]["error"] for one in said if one.get("trace", {}).get("type") == "ERROR"]
+    (trace,) = errors(said)
     assert trace["stream_descriptor"] == {"name": "lost"}
 
 
@@ -93,6 +103,11 @@ def test_a_failing_stream_is_traced_and_its_siblings_are_read(monkeypatch: pytes
         (configured("orders", mode="sideways"), None, "sync_mode 'sideways'"),
         (configured("orders"), {"orders": {"at": 1}}, "list of state messages"),
         (configured("orders"), [{"type": "GLOBAL", "global": {}}], "list of state messages"),
+        ({"streams": 7}, None, "no configured catalog"),
+        ({"streams": {"orders": {}}}, None, "no configured catalog"),
+        (configured("orders"), "x", "list of state messages"),
+        (configured("orders"), saved("x"), "list of state messages"),
+        (configured("orders"), saved(["x"]), "list of state messages"),
     ],
 )
 def test_a_wrong_catalog_or_state_is_refused(catalog: Any, state: Any, said: str) -> None:
@@ -100,6 +115,39 @@ def test_a_wrong_catalog_or_state_is_refused(catalog: Any, state: Any, said: str
     assert isinstance(error, ConfigError)
     assert said in str(error)
     assert lines == []
+
+
+def test_a_position_of_another_shape_is_traced_with_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_URL", "http://127.0.0.1:9")
+    said, error = run(configured("orders"), saved({"cursor": {"field": "updated_at"}}))
+    assert isinstance(error, ConfigError)
+    assert statuses(said) == [("orders", "STARTED"), ("orders", "INCOMPLETE")]
+    (trace,) = errors(said)
+    assert (trace["failure_type"], trace["stream_descriptor"]) == ("config_error", {"name": "orders"})
+
+
+def test_an_error_that_nobody_planned_for_is_traced_masked_and_the_siblings_are_read() -> None:
+    source = spec(2)
+    written: list[bytes] = []
+
+    class Halting(Scripted):
+        def read(self, stream: Any, state: Any, context: Any) -> Any:
+            yield from [records({"id": 1})] if stream.name == "lost" else super().read(stream, state, context)
+
+    reading = Reading(Halting([records({"id": 1}), KeyError(f"no {TOKEN}")]), source.source)
+    with pytest.raises(KeyError):
+        airbyte.read(
+            reading, source, configured("orders", "lost"), None, written.append, lambda text: text.replace(TOKEN, "*")
+        )
+    said = messages(written)
+    assert statuses(said) == [
+        ("orders", "STARTED"), ("orders", "RUNNING"), ("orders", "INCOMPLETE"),
+        ("lost", "STARTED"), ("lost", "RUNNING"), ("lost", "COMPLETE"),
+    ]  # fmt: skip
+    (trace,) = errors(said)
+    assert (trace["failure_type"], trace["stream_descriptor"]) == ("system_error", {"name": "orders"})
+    assert "KeyError" in trace["stack_trace"]
+    assert TOKEN not in json.dumps(said)
 
 
 @pytest.mark.parametrize(

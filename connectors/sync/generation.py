@@ -23,8 +23,8 @@ LOAD_SETTING = "headwater.load_id"
 
 
 def next_generation(table: str) -> str:
-    """Its name; never a stream's, which starts with a letter."""
-    return f"_next_{table}"
+    """Its name; never a stream's, which starts with a letter, nor that of the array type of a stream `next_...`."""
+    return f"__next_{table}"
 
 
 def number_rows(connection: psycopg.Connection[Any], relation: Identifier) -> str:
@@ -136,7 +136,9 @@ class Generation:
         is_new = not self._columns
         if is_new:
             _ensure_schema(connection, self._schema_name)
-            connection.execute(SQL("drop table if exists {}").format(self.table))
+            # the other is what it was called before, where a sync died
+            former = Identifier(self._schema_name, f"_next_{self._stream}")
+            connection.execute(SQL("drop table if exists {}, {}").format(self.table, former))
             self._columns = columns_of(connection, raw)
             form = SQL("(like {} including all)").format(raw) if self._columns else SQL("()")
             connection.execute(SQL("create table {} {}").format(self.table, form))

@@ -12,23 +12,34 @@ from connectors.sync.columns import VALID_TO
 from connectors.sync.dispositions import Tables, names
 
 
+def has_index(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> bool:
+    """Whether `ensure_index` has nothing to do, and the platform's columns have their defaults: no lock is needed."""
+    parts = _columns_of(tables, stream)
+    has_defaults = connection.execute(
+        "select exists (select 1 from pg_attrdef where adrelid = to_regclass(%s))", [tables.raw.as_string(connection)]
+    ).fetchone() == (True,)
+    found = _found(connection, tables.raw, _name(stream))
+    return has_defaults and (not parts or (found is not None and found[0] == tuple(parts)))
+
+
 def ensure_index(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec, label: str) -> None:
     """The unique index of a merge's key, or the index of an append's cursor; one on other columns gives way.
 
     Raises:
         ContractError: rows of the table share a value of a new key.
     """
-    parts: Sequence[str]
-    if stream.write in ("merge", "scd2"):
-        parts, on, kind, where = tables.keys, names(tables.keys), SQL("unique index"), SQL("")
-        if stream.write == "scd2":
-            where = SQL(" where {} is null").format(Identifier(VALID_TO))
-    elif stream.write == "append" and tables.cursor:
-        parts, on, kind, where = (tables.cursor,), tables.position, SQL("index"), SQL("")
-    else:
+    parts = _columns_of(tables, stream)
+    if not parts:
         return
-    name = f"{stream.name}_by_{'key' if stream.write != 'append' else 'cursor'}"[:63]
-    _drop_other(connection, tables.raw, name, parts)
+    on, kind, where = names(parts), SQL("unique index"), SQL("")
+    if stream.write == "append":
+        on, kind = tables.position, SQL("index")
+    elif stream.write == "scd2":
+        where = SQL(" where {} is null").format(Identifier(VALID_TO))
+    name = _name(stream)
+    found = _found(connection, tables.raw, name)
+    if found is not None and found[0] != tuple(parts):
+        connection.execute(SQL("drop index {}").format(Identifier(found[1], name)))
     try:
         connection.execute(
             SQL("create {} if not exists {} on {} ({}){}").format(kind, Identifier(name), tables.raw, on, where)
@@ -41,8 +52,19 @@ def ensure_index(connection: psycopg.Connection[Any], tables: Tables, stream: St
         ) from error
 
 
-def _drop_other(connection: psycopg.Connection[Any], raw: Identifier, name: str, parts: Sequence[str]) -> None:
-    """Drop the table's index of that name when it is on other columns: the stream has another key now."""
+def _columns_of(tables: Tables, stream: StreamSpec) -> Sequence[str]:
+    """What the write disposition needs an index on."""
+    if stream.write in ("merge", "scd2"):
+        return tables.keys
+    return (tables.cursor,) if stream.write == "append" and tables.cursor else ()
+
+
+def _name(stream: StreamSpec) -> str:
+    return f"{stream.name}_by_{'key' if stream.write != 'append' else 'cursor'}"[:63]
+
+
+def _found(connection: psycopg.Connection[Any], raw: Identifier, name: str) -> tuple[tuple[str, ...], str] | None:
+    """Columns and schema of the table's index of that name."""
     row = connection.execute(
         """
         select array_agg(attname::text order by place), nspname
@@ -51,10 +73,9 @@ def _drop_other(connection: psycopg.Connection[Any], raw: Identifier, name: str,
         join pg_namespace on pg_namespace.oid = relnamespace
         cross join unnest(indkey::smallint[]) with ordinality as keys (number, place)
         join pg_attribute on attrelid = indrelid and attnum = number
-        where indrelid = %s::regclass and indexes.relname = %s
+        where indrelid = to_regclass(%s) and indexes.relname = %s
         group by nspname
         """,
         [raw.as_string(connection), name],
     ).fetchone()
-    if row is not None and tuple(row[0]) != tuple(parts):
-        connection.execute(SQL("drop index {}").format(Identifier(row[1], name)))
+    return (tuple(row[0]), row[1]) if row else None

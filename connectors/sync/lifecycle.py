@@ -23,7 +23,7 @@ from connectors.sync.publisher import Publisher
 from connectors.sync.quarantine import with_examples
 from connectors.sync.rejects import Reject
 from connectors.sync.result import Progress, RowCounts, Status, SyncRequest, SyncResult, Verdict
-from connectors.sync.schema import StreamSchema
+from connectors.sync.schema import FrozenDriftError, StreamSchema
 from connectors.sync.tables import observed_columns
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,11 @@ class _Sync:
         self.usage = Usage()
         self.publishing = Clock(progress)
         lease.step = lambda: self.publishing.step or clock.step or "extract"
+        lease.cost = lambda: self._cost
         self.state_before: dict[str, Any] = {}
         self.audit: Audit | None = None
         self.extraction: Extraction | None = None
+        self.drift: list[Verdict] | None = None
         self.refused: list[Callable[[], Sequence[Reject]]] = []
         ledger.open_row(connection, request, lease.sync_id, lease.epoch)
 
@@ -99,12 +101,12 @@ class _Sync:
         position = state.Position.load(connection, request)
         self.state_before = dict(position.state)
         version = registry.newest(connection, request.source.source, request.stream.name)
-        registry.refuse_other_key(version, request)
-        schema = StreamSchema(
-            request.label, request.stream, version.columns if version else (), version.version if version else 0
-        )
+        released = registry.released(connection, request.source.source, request.stream.name)
+        registry.refuse_other_key(version, request, released)
+        columns, number = (version.columns, version.version) if version else ((), 0)
+        schema = StreamSchema(request.label, request.stream, columns, number, released)
         audit = self.audit = Audit(request.label, request.stream)
-        publication = Publication(connection, self.lease, request, position, audit, resolves)
+        publication = Publication(connection, self.lease, request, position, audit, self._verdicts, resolves)
         opened = connector or kind(request.source.connector.kind).open(request.source)
         if isinstance(opened, ReadsWarehouse):
             opened.use_warehouse(self.dsn)
@@ -150,7 +152,7 @@ class _Sync:
     @property
     def _cost(self) -> ledger.Cost:
         usage = self.usage
-        seconds = self.clock.seconds | self.publishing.seconds
+        seconds = self.clock.so_far() | self.publishing.so_far()
         return ledger.Cost(
             {step: round(spent, 4) for step, spent in seconds.items()},
             usage.received_bytes,
@@ -159,28 +161,36 @@ class _Sync:
             self.lease.peak_memory_bytes,
         )
 
+    def _verdicts(self) -> list[Verdict]:
+        """What is known of the whole sync; first asked inside the last publication, which has the schema's version."""
+        assert self.audit is not None
+        assert self.extraction is not None
+        if self.drift is None:
+            self.drift = _schema_verdict(self.connection, self.request)
+        return [*self.audit.verdicts, *self.extraction.notices, *notices.of_source(self.usage), *self.drift]
+
     def finalize_failed(self, error: HeadwaterError) -> None:
         """Write the final status, on a new connection when ours is gone; the next start settles what this cannot."""
         self.clock.at("finalize")
         status: Status = "cancelled" if isinstance(error, Cancelled) else "failed"
         found: Sequence[Verdict] = getattr(error, "verdicts", self.audit.verdicts if self.audit else [])
         verdicts = with_examples(found, [reject for refused in self.refused for reject in refused()], self.request)
-        if isinstance(error, AuditFailedError):
+        if isinstance(error, AuditFailedError | FrozenDriftError):
             error.verdicts = tuple(verdicts)
         error.sync_id = self.lease.sync_id
         try:
             with connect(self.dsn, self.request.label, autocommit=True) as connection:
                 ledger.close_row(connection, self.lease.sync_id, status, error, str(error), self._cost, verdicts)
+                if isinstance(error, FrozenDriftError):
+                    source, stream = self.request.source.source, self.request.stream.name
+                    registry.record_blocked(connection, source, stream, self.lease.sync_id, error.drift)
         except (psycopg.Error, HeadwaterError):
             log.warning("final status not written stream=%s sync_id=%s", self.request.label, self.lease.sync_id)
 
     def finalize(self) -> SyncResult:
         assert self.audit is not None
-        assert self.extraction is not None
         self.clock.at("finalize")
-        request, audit = self.request, self.audit
-        said = notices.of_source(self.usage)
-        verdicts = [*audit.verdicts, *self.extraction.notices, *said, *_schema_verdict(self.connection, request)]
+        request, audit, verdicts = self.request, self.audit, self._verdicts()
         warned = [verdict for verdict in verdicts if not verdict.passed]
         status: Status = "succeeded"
         if audit.quarantined or warned:
@@ -190,7 +200,6 @@ class _Sync:
         message = "; ".join(verdict.explanation for verdict in warned)
         if audit.quarantined:
             message = f"{audit.quarantined} records in quarantine. {message}".strip()
-        self.clock.at("finalize")
         cost = self._cost
         row = ledger.close_row(self.connection, self.lease.sync_id, status, None, message, cost, verdicts)
         (started, finished, *counts, loaded_bytes, windows, after, cursor, schema_version, load_ids) = row

@@ -17,6 +17,9 @@ from connectors.sync.lease import connect
 from connectors.sync.package import Part, Target, load, prepare
 from connectors.sync.result import SyncRequest
 
+_PATIENCE = "10min"
+"""For others that make tables in the same dataset."""
+
 
 class BuiltSchema(NamedTuple):
     """The dlt schema that a package was built with, as `_dlt_loads` names it."""
@@ -55,12 +58,19 @@ class Package:
             if not future.done():
                 future.set_exception(error)
 
+    def require_whole(self) -> None:
+        """dlt has ended. Raises LoaderError: without a word on the package's end."""
+        if not self._schema.done():
+            raise LoaderError(self._label, "dlt ended without completing the package", "Run the stream again.")
+
     @contextmanager
     def alone(self, dataset: str) -> Generator[None]:
         """The lock is on a connection of its own: dlt resets its own after every failed statement, and with it would
         free the lock."""
         connection = connect(self._dsn, self._label, autocommit=True)
         try:
+            # bounded: who holds it may wait for a reader that waits for our own transaction
+            connection.execute("select set_config('lock_timeout', %s, false)", [_PATIENCE])
             connection.execute(f"select pg_advisory_lock({TABLES_LOCK})", [dataset])
             yield
             # closing frees it too, but only once the server has noticed
@@ -114,6 +124,7 @@ class Packages:
     def _build(self, package: Package, columns: Sequence[Column], parts: Sequence[Part], folder: Path) -> None:
         try:
             load(self._target, columns, parts, package, folder)
+            package.require_whole()
         except BaseException as error:
             package.fail(error)
             raise

@@ -6,11 +6,10 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.column_spec import ColumnSpec
-from connectors.errors import ContractError
 from connectors.sync.audit import RowRule
 from connectors.sync.differences import words
 from connectors.sync.dispositions import Tables
-from connectors.sync.schema import Drift, StreamSchema
+from connectors.sync.schema import BLOCKED, Drift, FrozenDriftError, StreamSchema
 
 _SHOWN = 10
 """Values outside `accepted_values` that are named; of a column with personal data none is."""
@@ -23,23 +22,24 @@ def judge_promise(
     """The policy for rows that break the rule; the difference is noted in `schema.broken`.
 
     Raises:
-        ContractError: the policy is `freeze`.
+        FrozenDriftError: the policy is `freeze`.
     """
     assert rule.promise is not None
-    policy = getattr(schema.spec.drift, rule.promise)
+    policy = schema.policy(rule.promise, rule.fields[0])
     column = next((c.source_name for c in schema.columns if c.name == rule.fields[0]), rule.fields[0])
-    if policy == "freeze":
-        raise ContractError(
-            f"{schema.label}: column {column}",
-            f"{rule.reason}, and the stream says drift.{rule.promise}: freeze",
-            f"Nothing of this window was published. Mend the source, or set drift.{rule.promise} to evolve.",
-        )
     spec = schema.spec.columns[column]
     before, after = "never NULL", "NULL"
     if rule.promise == "enum":
         before, after = words(spec.accepted_values), _others(connection, tables, rule, violation, spec)
+    if policy == "freeze":
+        raise FrozenDriftError(
+            f"{schema.label}: column {column}",
+            f"{rule.reason}, and the stream says drift.{rule.promise}: freeze",
+            f"Nothing of this window was published. Mend the source, or set drift.{rule.promise} to evolve.",
+            [Drift(rule.promise, rule.fields[0], before, after, BLOCKED)],
+        )
     schema.break_promise(Drift(rule.promise, rule.fields[0], before, after, _ACTIONS[policy]))
-    return policy
+    return "evolve" if policy == "evolve" else "quarantine"
 
 
 def _others(

@@ -5,7 +5,7 @@ anything, and after it everything is true at once.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from connectors.errors import ContractError, LoaderError
-from connectors.sync import dispositions, gone, ledger, quarantine, registry, renames, state
+from connectors.sync import dispositions, gone, ledger, quarantine, registry, renames, state, superseding
 from connectors.sync.audit import Audit, contract_rules
 from connectors.sync.batches import Batch
 from connectors.sync.checks.contract import Staged
@@ -31,11 +31,11 @@ from connectors.sync.generation import (
     number_rows,
     stamp,
 )
-from connectors.sync.indexes import ensure_index
+from connectors.sync.indexes import ensure_index, has_index
 from connectors.sync.lease import Lease
 from connectors.sync.packages import BuiltSchema, Package
 from connectors.sync.rejects import Reject
-from connectors.sync.result import RowCounts, Step, SyncRequest
+from connectors.sync.result import RowCounts, Step, SyncRequest, Verdict
 
 
 class StepClock(Protocol):
@@ -60,6 +60,7 @@ class Publication:
         request: SyncRequest,
         position: state.Position,
         audit: Audit,
+        verdicts: Callable[[], Sequence[Verdict]],
         resolves: Sequence[int] = (),
     ) -> None:
         self._connection = connection
@@ -68,6 +69,7 @@ class Publication:
         self._stream = request.stream
         self._position = position
         self._audit = audit
+        self._verdicts = verdicts
         self._resolves = list(resolves)
         self._pending: list[Reject] = []
         self._generation = Generation(connection, request.source.schema_name, request.stream)
@@ -77,7 +79,7 @@ class Publication:
 
     def is_unseen(self, batch: Batch) -> bool:
         """The batch goes into the next generation alone; nothing of it is anywhere before the last one is published."""
-        return self._disposition(batch) == "replace" and not batch.is_last
+        return self._decided(batch) == "replace" and not batch.is_last
 
     def publish(self, batch: Batch, columns: Sequence[Column], package: Package | None, clock: StepClock) -> str:
         """Audit and publish the batch while dlt builds its package, and commit once that is whole. The load id.
@@ -85,15 +87,17 @@ class Publication:
         columns: the raw table's. package: None for what is unseen.
         """
         self._batch, self._schema, self._clock, self._columns = batch, batch.schema, clock, columns
+        # decided once a batch: the reading thread may learn meanwhile that there is nothing new
+        self._disposition = "replace" if package is None else self._decided(batch)
         self._numbers: str | None = None
         self._pending = list(batch.rejects)
         with clock.during("publish"), self._connection.transaction():
             self._fence()
             self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, self._load_id])
-            if self._disposition(batch) == "replace":
+            if self._disposition == "replace":
                 self._generation.add(self._add_to_generation(package), batch)
                 self._pending = []
-                rows = self._swap(package) if package is not None else None
+                rows = self._swap(package) if package is not None and batch.is_last else None
             else:
                 assert package is not None
                 rows = self._add(package)
@@ -106,21 +110,28 @@ class Publication:
         return load_id
 
     def _add(self, package: Package) -> RowCounts:
-        rows = self._write(self._ready(package))
+        rows = self._write(self._ready(package), package)
         self._generation.only(self._batch)
         self._record(rows, self._built(package))
         return rows
 
     def _ready(self, package: Package) -> Tables:
-        """The raw table as this batch needs it. Most often it is; else dlt makes it, and it is not locked here."""
+        """The raw table as this batch needs it. Most often it is; else dlt makes it, and it is not locked here.
+
+        Before dlt has made its tables nothing is locked that somebody else's DDL, or a reader, may wait for: dlt may
+        itself be waiting for those, in a circle that PostgreSQL does not see.
+        """
         connection = self._connection
         raw = self._tables(Identifier("staged"))
-        if not has_columns(connection, raw.raw, self._columns):
-            with self._clock.during("land"):
-                package.wait_for_tables()
+        if not (has_columns(connection, raw.raw, self._columns) and has_index(connection, raw, self._stream)):
+            self._wait_for_tables(package)
         ensure_platform_columns(connection, raw.raw)
         ensure_index(connection, raw, self._stream, self._request.label)
         return raw
+
+    def _wait_for_tables(self, package: Package) -> None:
+        with self._clock.during("land"):
+            package.wait_for_tables()
 
     def _built(self, package: Package) -> BuiltSchema:
         with self._clock.during("land"):
@@ -143,7 +154,7 @@ class Publication:
                 "Nothing was published by this one; look at the later sync.",
             )
 
-    def _disposition(self, batch: Batch) -> str:
+    def _decided(self, batch: Batch) -> str:
         """A replay adds its few records to a table that is otherwise replaced whole; nothing new replaces nothing."""
         write = self._stream.write or "append"
         adds = self._request.trigger == "replay" or (self._audit.nothing_new and not batch.extracted)
@@ -168,7 +179,7 @@ class Publication:
             unequal=frozenset(name for name, pg_type in types.items() if pg_type == "json"),
         )
 
-    def _write(self, raw: Tables) -> RowCounts:
+    def _write(self, raw: Tables, package: Package) -> RowCounts:
         """Stage, clean, audit, apply the write disposition; the window's row counts."""
         connection, stream, batch = self._connection, self._stream, self._batch
         tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw.raw))
@@ -184,6 +195,7 @@ class Publication:
         staged = self._staged(tables)
         self._audit.arrived(staged, batch.extracted)
         deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
+        deduplicated += superseding.settle_keys(connection, self._request, self._lease.sync_id, tables)
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
             self._audit.count(batch.extracted, len(rejects))
@@ -199,6 +211,8 @@ class Publication:
             quarantined=len(rejects),
         )
         if batch.is_last:
+            # what is concluded may look at other tables, which stay locked until the end
+            self._wait_for_tables(package)
             self._conclude(staged, raw.raw, add_rows(self.rows, rows))
         return rows
 
@@ -249,7 +263,7 @@ class Publication:
         """An append that nothing has to look at first is copied once, not twice."""
         stream = self._stream
         return (
-            self._disposition(self._batch) == "append"
+            self._disposition == "append"
             and not stream.primary_key
             and stream.cursor is None
             and self._request.is_live
@@ -260,8 +274,7 @@ class Publication:
     def _apply(self, tables: Tables, *, refused: int) -> Written:
         connection, stream, batch = self._connection, self._stream, self._batch
         is_hard = stream.deletes == "hard"
-        disposition = self._disposition(batch)
-        if disposition == "append":
+        if self._disposition == "append":
             if self._goes_straight:
                 loaded = batch.extracted - len(batch.rejects) - refused
                 return Written(loaded=loaded, deleted=self._delete_replaced(tables))
@@ -272,7 +285,7 @@ class Publication:
             written = dispositions.append(connection, tables, self._request.window, comes_again=comes_again)
             return replace(written, deleted=written.deleted + self._delete_replaced(tables))
         gone = self._delete_absent(tables, is_hard=is_hard)
-        if disposition == "scd2":
+        if self._disposition == "scd2":
             written = dispositions.scd2(connection, tables)
         else:
             delete_insert = stream.merge == "delete-insert"
@@ -321,13 +334,19 @@ class Publication:
             self._connection, tables, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
         )
 
+    @property
+    def _is_full(self) -> bool:
+        """What is not in this read, or came before the source was emptied, is not in the source."""
+        is_whole = self._stream.snapshot or self._stream.write == "replace"
+        says_all = is_whole and not self._audit.nothing_new
+        return self._request.is_live and (says_all or self._batch.emptied_after is not None)
+
     def _add_to_generation(self, package: Package | None) -> list[Reject]:
         """This window's rows into the table that will take the raw table's place; its rejects."""
         connection, generation = self._connection, self._generation
         raw = self._tables(Identifier("staged")).raw
         if package is not None and generation.has_to_wait(raw, self._columns):
-            with self._clock.during("land"):
-                package.wait_for_tables()
+            self._wait_for_tables(package)
         generation.ready(raw, self._columns, self._load_id)
         target = self._tables(generation.table)
         if not contract_rules(self._stream, self._schema):
@@ -409,6 +428,8 @@ class Publication:
             committed = self._position.commit(
                 connection, request, self._lease.sync_id, batch.connector_state, advances=batch.advances_cursor
             )
+        if batch.is_last or batch.emptied_after is not None:
+            superseding.by_read(connection, request, self._lease.sync_id, is_full=self._is_full)
         if self._resolves and batch.is_last:
             quarantine.release(connection, request.label, self._lease.sync_id, self._resolves)
         connection.execute(
@@ -427,6 +448,8 @@ class Publication:
             cursor=self.newest_cursor,
             schema_version=version,
             load_ids=[self._load_id],
+            cost=self._lease.cost(),
+            verdicts=self._verdicts() if batch.is_last else self._audit.verdicts,
             is_last=batch.is_last,
         )
 

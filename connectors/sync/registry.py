@@ -1,6 +1,6 @@
 """The schema registry: every observed schema of every stream, in `ops.schema_versions`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,12 +8,11 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from connectors.column_spec import ColumnSpec
-from connectors.errors import ContractError
 from connectors.specs import StreamSpec
 from connectors.sync.columns import Column
 from connectors.sync.differences import Field, Shape, diff, words
 from connectors.sync.result import SyncRequest
-from connectors.sync.schema import Drift, StreamSchema, columns_from_json
+from connectors.sync.schema import BLOCKED, Drift, FrozenDriftError, StreamSchema, columns_from_json
 
 _SETTLED_ACTIONS = ("added", "ignored", "ignore", "named ", "kept as text", "declared", "loaded")
 """How the action of a settled difference begins."""
@@ -73,17 +72,20 @@ def ruled_columns(connection: psycopg.Connection[Any], source: str, stream: Stre
     return {**stream.columns, **{name: ColumnSpec(rule="block") for (name,) in rows}}
 
 
-def refuse_other_key(last: SchemaVersion | None, request: SyncRequest) -> None:
-    """Raises ContractError: the table's rows were loaded by another key, and `drift.key: freeze`."""
+def refuse_other_key(last: SchemaVersion | None, request: SyncRequest, released: Collection[tuple[str, str]]) -> None:
+    """Raises FrozenDriftError: the table's rows were loaded by another key, and `drift.key: freeze`."""
     stream = request.stream
     if last is None or "key" not in last.contract or stream.write not in ("merge", "scd2"):
         return
     before = tuple(last.contract["key"])
-    if before and before != stream.primary_key and stream.drift.key == "freeze":
-        raise ContractError(
+    is_released = ("key", "primary_key") in released
+    if before and before != stream.primary_key and stream.drift.key == "freeze" and not is_released:
+        was, now = words(before), words(stream.primary_key)
+        raise FrozenDriftError(
             f"{request.label}: primary_key",
-            f"is {words(stream.primary_key)}, but the raw table was loaded by {words(before)}",
+            f"is {now}, but the raw table was loaded by {was}",
             "Restore the key, or set drift.key: evolve to go over to the new one; its values must be unique.",
+            [Drift("key", "primary_key", was, now, BLOCKED)],
         )
 
 
@@ -130,6 +132,40 @@ def undecided(connection: psycopg.Connection[Any], source: str, stream: str) -> 
     return [SchemaVersion(row[0], columns_from_json(row[1]), tuple(row[2]), row[3], row[4]) for row in rows]
 
 
+def released(connection: psycopg.Connection[Any], source: str, stream: str) -> frozenset[tuple[str, str]]:
+    """(change, column) that a policy `freeze` has stopped, and that a person has accepted since."""
+    rows = connection.execute(
+        """
+        select item ->> 'change', item ->> 'column'
+        from ops.schema_versions, jsonb_array_elements(diff) as item
+        where source = %(source)s and stream = %(stream)s and item ->> 'action' = %(blocked)s and version <= (
+            select max(version) from ops.schema_versions
+            where source = %(source)s and stream = %(stream)s and decision = 'accepted'
+        )
+        """,
+        {"source": source, "stream": stream, "blocked": BLOCKED},
+    ).fetchall()
+    return frozenset((change, column) for change, column in rows)
+
+
+def record_blocked(
+    connection: psycopg.Connection[Any], source: str, stream: str, sync_id: str, drift: Sequence[Drift]
+) -> None:
+    """Keep what a policy `freeze` has stopped a sync for: a version of the same columns, which waits for a decision."""
+    last = newest(connection, source, stream)
+    diff = [item.to_json() for item in drift]
+    if last is None or (last.decision == BLOCKED and list(last.diff) == diff):
+        return
+    connection.execute(
+        """
+        insert into ops.schema_versions (source, stream, version, columns, contract, diff, decision, sync_id)
+        select source, stream, version + 1, columns, contract, %s, %s, %s from ops.schema_versions
+        where source = %s and stream = %s and version = %s
+        """,
+        [Jsonb(diff), BLOCKED, sync_id, source, stream, last.version],
+    )
+
+
 def record(
     connection: psycopg.Connection[Any],
     source: str,
@@ -158,7 +194,12 @@ def record(
             _remember_contract(connection, source, stream, last, contract)
             return last.version
         known = last.diff if not undecided(connection, source, stream) else ()
-        is_settled = all(item["action"].startswith(_SETTLED_ACTIONS) or item in known for item in diff)
+        is_settled = all(
+            item["action"].startswith(_SETTLED_ACTIONS)
+            or item in known
+            or (item["change"], item["column"]) in schema.released
+            for item in diff
+        )
         decision, version = ("evolved" if is_settled else "pending"), last.version + 1
     connection.execute(
         """

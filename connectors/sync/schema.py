@@ -1,7 +1,7 @@
 """A stream's schema while it syncs: what is remembered, what is declared, what turns up new."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal, NoReturn
@@ -21,7 +21,9 @@ from connectors.sync.columns import (
     row_end,
     warehouse_name,
 )
+from connectors.sync.result import Verdict
 
+_SHOWN_CHANGES = 5
 Change = Literal["new", "retyped", "missing", "collision", "renamed", "key", "nullability", "enum"]
 
 
@@ -46,16 +48,45 @@ class Drift:
         }  # fmt: skip
 
 
+BLOCKED = "blocked"
+"""The action of a difference that a policy `freeze` has stopped the sync for."""
+
+
+class FrozenDriftError(ContractError):
+    """The stream's policy stops the sync for a difference, until a person accepts it. verdicts: for the checks."""
+
+    def __init__(self, where: str, what: str, hint: str, drift: Sequence[Drift]) -> None:
+        super().__init__(where, what, f"{hint} Or let it in: `headwater schema accept`.")
+        self.drift = tuple(replace(item, action=BLOCKED) for item in drift)
+        changes = "; ".join(f"{item.change} {item.column}" for item in self.drift[:_SHOWN_CHANGES])
+        measured = {"decision": BLOCKED, "diff": [item.to_json() for item in self.drift]}
+        self.verdicts: tuple[Verdict, ...] = (
+            Verdict(
+                "schema_drift", passed=False, severity="error", blocking=True,
+                explanation=f"the sync was stopped by the stream's drift policy: {changes}", measured=measured,
+            ),
+        )  # fmt: skip
+
+
 class StreamSchema:
     """Grows during a sync; every growth follows the stream's drift policy and is kept as a `Drift`.
 
     version: the newest in `ops.schema_versions`, 0 before the first.
     remembered: the columns of the newest version in `ops.schema_versions`, in order; empty at the first sync, when
         whatever turns up is simply observed.
+    released: (change, column) that a policy `freeze` has stopped, and that a person has accepted since.
     """
 
-    def __init__(self, label: str, spec: StreamSpec, remembered: Sequence[Column], version: int = 0) -> None:
+    def __init__(
+        self,
+        label: str,
+        spec: StreamSpec,
+        remembered: Sequence[Column],
+        version: int = 0,
+        released: Collection[tuple[str, str]] = (),
+    ) -> None:
         self.label = label
+        self.released = frozenset(released)
         self._spec = spec
         self._is_first = not remembered
         self._by_source: dict[str, Column] = {c.source_name: c for c in remembered if c.variant_of is None}
@@ -148,7 +179,7 @@ class StreamSchema:
         longest: bytes of the longest value seen, where known; it decides how many columns a row has room for.
 
         Raises:
-            ContractError: `drift.new: freeze`.
+            FrozenDriftError: `drift.new: freeze`.
         """
         name = warehouse_name(source_name, self._taken)
         return self._add_new(Column(name, source_name, kind, PG_TYPES[kind]), longest)
@@ -159,12 +190,13 @@ class StreamSchema:
         return self._add_new(Column(name, found.name, found.type, found.pg_type), None)
 
     def _add_new(self, column: Column, longest: int | None) -> Column | None:
-        policy = "evolve" if self._is_first else self._spec.drift.new
+        policy = "evolve" if self._is_first else self.policy("new", column.name)
         if policy == "freeze":
-            raise ContractError(
+            raise FrozenDriftError(
                 f"{self.label}: column {column.source_name[:80]}",
                 f"new in the data ({column.type}), and the stream says drift.new: freeze",
                 "Declare the column, or set drift.new to evolve, ignore or quarantine.",
+                [Drift("new", column.name, None, column.pg_type, BLOCKED)],
             )
         if policy == "quarantine":
             return None
@@ -206,26 +238,27 @@ class StreamSchema:
         """A value of another type turned up in a text column, which holds its JSON text: noted, not lost.
 
         Raises:
-            ContractError: `drift.retyped: freeze`.
+            FrozenDriftError: `drift.retyped: freeze`.
         """
-        if self._spec.drift.retyped == "freeze":
+        if self.policy("retyped", column.name) == "freeze":
             self._refuse_retyped(column, PG_TYPES[kind])
         self._note(Drift("retyped", column.name, column.pg_type, PG_TYPES[kind], "kept as text"))
 
     def _refuse_retyped(self, column: Column, after: str) -> NoReturn:
-        raise ContractError(
+        raise FrozenDriftError(
             f"{self.label}: column {column.name}",
             f"is {column.pg_type}, the data has {after}, and the stream says drift.retyped: freeze",
             "Mend the source, or set drift.retyped to evolve or quarantine.",
+            [Drift("retyped", column.name, column.pg_type, after, BLOCKED)],
         )
 
     def retype(self, column: Column, kind: ColumnType | None) -> Column | None:
         """A value of another type turned up. The variant column that takes it, or None: quarantine the record.
 
         Raises:
-            ContractError: `drift.retyped: freeze`.
+            FrozenDriftError: `drift.retyped: freeze`.
         """
-        policy = self._spec.drift.retyped
+        policy = self.policy("retyped", column.name)
         after = PG_TYPES[kind] if kind else "a value that does not fit"
         if policy == "freeze":
             self._refuse_retyped(column, after)
@@ -251,38 +284,47 @@ class StreamSchema:
         """Columns that no record of this sync had; call it when records were read.
 
         Raises:
-            ContractError: there are some, and `drift.missing: freeze`.
+            FrozenDriftError: there are some, and `drift.missing: freeze`.
         """
-        policy = self._spec.drift.missing
         columns = [c for c in self.version_columns if c.place == "column" and c.variant_of is None]
         gone = [
             c for c in columns if c.source_name not in self.seen and self._by_source[c.source_name].place == "column"
         ]
-        if gone and policy == "freeze":
-            raise ContractError(
-                f"{self.label}: column {gone[0].source_name}",
-                f"no record of this sync has it ({len(gone)} columns are gone), the stream says drift.missing: freeze",
+        found = [Drift("missing", c.name, c.pg_type, None, self.policy("missing", c.name)) for c in gone]
+        if frozen := [item for item in found if item.action == "freeze"]:
+            raise FrozenDriftError(
+                f"{self.label}: column {frozen[0].column}",
+                f"no record of this sync has it ({len(frozen)} columns are gone), "
+                "the stream says drift.missing: freeze",
                 "Nothing of this window was published. Mend the source, or set drift.missing to warn.",
+                frozen,
             )
-        return [Drift("missing", c.name, c.pg_type, None, policy) for c in gone] + self._renamed(gone)
+        return found + self._renamed(gone)
 
     def _renamed(self, gone: Sequence[Column]) -> list[Drift]:
         """A suggestion for each missing column that a new one is like.
 
         Raises:
-            ContractError: there is one, and `drift.renamed: freeze`.
+            FrozenDriftError: there is one, and `drift.renamed: freeze`.
         """
         names = {column.name for column in gone}
-        found = [(old, new) for new, (old, _) in self.likely.items() if old in names]
-        policy = self._spec.drift.renamed
-        if found and policy == "freeze":
-            old, new = found[0]
-            raise ContractError(
-                f"{self.label}: column {old}",
-                f"seems to be called {new} now, and the stream says drift.renamed: freeze",
+        likely = [(old, new) for new, (old, _) in self.likely.items() if old in names]
+        found = [Drift("renamed", new, old, new, self.policy("renamed", new)) for old, new in likely]
+        if frozen := [item for item in found if item.action == "freeze"]:
+            raise FrozenDriftError(
+                f"{self.label}: column {frozen[0].before}",
+                f"seems to be called {frozen[0].after} now, and the stream says drift.renamed: freeze",
                 "Nothing of this window was published. Rename it in columns and staging, or set drift.renamed to warn.",
+                frozen,
             )
-        return [Drift("renamed", new, old, new, policy) for old, new in found]
+        return found
+
+    def policy(self, change: str, column: str) -> str:
+        """What the stream says of such a difference; one that was accepted stops nothing any more."""
+        policy = str(getattr(self._spec.drift, change))
+        if policy == "freeze" and (change, column) in self.released:
+            return "ignore" if change in ("missing", "renamed") else "evolve"
+        return policy
 
     def break_promise(self, drift: Drift) -> None:
         """Note what staged rows broke of the contract, once."""

@@ -9,6 +9,7 @@ import pytest
 from connectors.contract import Window
 from connectors.errors import ConfigError, ContractError
 from connectors.sync import schemabook
+from connectors.sync.schema import FrozenDriftError
 from tests.support.faults import Lab, Stream, lines
 
 KEYED: dict[str, Any] = {"write": "merge", "primary_key": "id"}
@@ -60,7 +61,7 @@ def test_a_rename_may_stop_the_sync_or_be_ignored(lab: Lab) -> None:
         frozen.sync(people("customername", (1, "Ann")))
     ignored.sync(people("customername", (1, "Ann")))
 
-    assert frozen.decisions() == ["first"]
+    assert frozen.decisions() == ["first", "blocked"]
     assert ignored.decisions() == ["first", "evolved"]
 
 
@@ -73,8 +74,8 @@ def test_another_key_stops_the_sync_until_it_is_let_in(lab: Lab) -> None:
     stream.options |= {"primary_key": ["id", "line"], "drift": {"key": "evolve"}}
     stream.sync(lines('{"id": 1, "line": 2, "v": 3}', '{"id": 1, "line": 1, "v": 9}', '{"id": 2, "line": 1, "v": 2}'))
     assert sorted(stream.values()) == ["2", "3", "9"]
-    assert stream.drift()[-1] == ("key", "primary_key", "declared")
-    assert stream.decisions() == ["first", "evolved"]
+    assert stream.drift() == [("key", "primary_key", "blocked"), ("key", "primary_key", "declared")]
+    assert stream.decisions() == ["first", "blocked", "evolved"]
 
     with pytest.raises(ContractError, match="rows of the raw table share a value of id"):
         stream.sync(lines('{"id": 1, "line": 2, "v": 3}'), primary_key="id")
@@ -226,3 +227,55 @@ def test_a_blocked_column_is_kept_out_from_the_next_sync_on_until_it_is_lifted(l
             schemabook.lift(connection, "unit", stream.name, "v", "bob")
     stream.sync(lines('{"id": 4, "v": 4}'))
     assert stream.values() == ["1", None, "4"]
+
+
+GOOD = '{"id": 1, "v": "1"}'
+FROZEN: dict[str, tuple[dict[str, Any], str, tuple[str, str]]] = {
+    "new": ({}, '{"id": 2, "v": "open", "w": 1}', ("new", "w")),
+    "retyped": ({"type": "bigint"}, '{"id": 2, "v": "open"}', ("retyped", "v")),
+    "missing": ({}, '{"id": 2}', ("missing", "v")),
+    "nullability": ({"type": "text", "nullable": False}, '{"id": 2, "v": null}', ("nullability", "v")),
+    "enum": ({"type": "text", "accepted_values": ["1"]}, '{"id": 2, "v": "2"}', ("enum", "v")),
+}
+
+
+@pytest.mark.parametrize("kind", FROZEN)
+def test_what_a_policy_stops_is_on_record_and_red_until_it_is_accepted_and_then_goes_through(
+    lab: Lab, kind: str
+) -> None:
+    column, record, change = FROZEN[kind]
+    stream = lab.stream(**KEYED, columns={"id": {}, "v": column}, drift={kind: "freeze"})
+    stream.sync(lines(GOOD))
+    with pytest.raises(FrozenDriftError, match=f"drift.{kind}: freeze"):
+        stream.sync(lines(record))
+    with pytest.raises(FrozenDriftError, match=f"drift.{kind}: freeze") as stopped:
+        stream.sync(lines(record))
+    verdict = next(item for item in stopped.value.verdicts if item.name == "schema_drift")
+    assert (verdict.passed, verdict.severity) == (False, "error")
+    assert [item["name"] for (found,) in stream.fetch(
+        "select verdicts from ops.syncs where stream = %s order by started_at desc limit 1", stream.name
+    ) for item in found] == ["schema_drift"]  # fmt: skip
+    assert (stream.drift(), stream.decisions()) == ([(*change, "blocked")], ["first", "blocked"])
+
+    stream.sync(lines(GOOD))
+    assert stream.warning("schema_drift") is not None
+
+    with psycopg.connect(lab.dsn) as connection:
+        schemabook.accept(connection, "unit", stream.name, None, "we know", "Ann")
+    stream.sync(lines(record))
+    assert stream.results[-1].rows.loaded == 1
+    assert stream.warning("schema_drift") is None
+
+
+def test_another_key_that_was_accepted_is_gone_over_to(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    stream.sync(lines('{"id": 1, "line": 1, "v": 1}'))
+    key = {"primary_key": ["id", "line"]}
+    with pytest.raises(ContractError, match="but the raw table was loaded by id"):
+        stream.sync(lines('{"id": 1, "line": 2, "v": 3}'), **key)
+    with psycopg.connect(lab.dsn) as connection:
+        schemabook.accept(connection, "unit", stream.name, None, "we know", "Ann")
+    stream.sync(lines('{"id": 1, "line": 2, "v": 3}'), **key)
+
+    assert sorted(stream.values()) == ["1", "3"]
+    assert stream.warning("schema_drift") is None

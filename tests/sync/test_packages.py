@@ -112,3 +112,46 @@ def test_what_dlt_fails_with_ends_the_sync_and_leaves_nothing(warehouse: Warehou
 
     assert ids(warehouse) == {1}
     assert sync(warehouse.loader_dsn, [records({"id": 2}), Checkpoint()], **stream).rows.loaded == 1
+
+
+def test_no_other_table_is_locked_while_dlt_is_waited_for(warehouse: Warehouse) -> None:
+    run(warehouse.admin_dsn, "create schema if not exists raw_unit", "create table raw_unit.parents (id bigint)")
+    run(warehouse.admin_dsn, "grant usage on schema raw_unit to public", "grant all on raw_unit.parents to public")
+    run(
+        warehouse.admin_dsn, "grant create on schema raw_unit to public", "insert into raw_unit.parents values (1), (2)"
+    )
+    child = {"write": "append", "checks": [{"type": "reference", "column": "id", "to": "parents.id"}]}
+    sync(warehouse.loader_dsn, [records({"id": 1}), Checkpoint()], **child)
+    locked = f"select mode from pg_locks where relation = 'raw_unit.parents'::regclass and pid in ({OURS})"
+
+    with syncing(warehouse, {"id": 2}, **child) as second:
+        with dlt_held_up(warehouse):
+            eventually(warehouse.admin_dsn, COPIED)
+            eventually(warehouse.admin_dsn, DLT_WAITS)
+            eventually(warehouse.admin_dsn, f"{OURS} and state = 'idle in transaction'")
+            assert run(warehouse.admin_dsn, locked) == []
+        assert second.result().rows.loaded == 1
+
+
+def test_an_index_changes_only_after_dlt_has_had_its_turn(warehouse: Warehouse) -> None:
+    sync(warehouse.loader_dsn, [records({"id": 1, "k": 1}), Checkpoint()], write="append", cursor={"field": "id"})
+    run(warehouse.admin_dsn, "delete from ops.stream_state")
+    exclusive = f"select 1 from pg_locks where mode = 'AccessExclusiveLock' and pid in ({OURS})"
+
+    with syncing(warehouse, {"id": 2, "k": 2}, write="append", cursor={"field": "k"}) as second:
+        with dlt_held_up(warehouse):
+            eventually(warehouse.admin_dsn, DLT_WAITS)
+            eventually(warehouse.admin_dsn, f"{OURS} and state = 'idle in transaction'")
+            assert run(warehouse.admin_dsn, exclusive) == []
+        assert second.result().rows.loaded == 1
+
+
+def test_the_next_table_of_one_stream_is_in_nobodys_way(warehouse: Warehouse) -> None:
+    """A table has an array type too, whose name begins with an underscore."""
+    sync(warehouse.loader_dsn, [records({"id": 1}), Checkpoint()], write="replace")
+
+    with syncing(warehouse, {"id": 2}, write="replace") as second:
+        with dlt_held_up(warehouse):
+            eventually(warehouse.admin_dsn, COPIED)
+            run(warehouse.loader_dsn, "set lock_timeout = '20s'; create table raw_unit.next_things (id bigint)")
+        assert second.result().rows.loaded == 1

@@ -43,9 +43,12 @@ class Tables:
 
         That is the order of ISO dates, of Python, and of the source that is asked for what comes after a position.
         """
+        return self.position_in()
+
+    def position_in(self, *alias: str) -> Composable:
         assert self.cursor is not None
         is_text = self.cursor_type == "text" or self.cursor_type.startswith("character")
-        return SQL('{} collate "C"' if is_text else "{}").format(Identifier(self.cursor))
+        return SQL('{} collate "C"' if is_text else "{}").format(Identifier(*alias, self.cursor))
 
     def becomes_position(self, tolerance: timedelta) -> Composable | None:
         """Whether a cursor value may be a position; None: every one may.
@@ -124,6 +127,19 @@ def deduplicate(connection: Connection, tables: Tables) -> int:
             where s.ctid = d.place and d.position > 1
             """
         ).format(staged=tables.staged, keys=keys, order=order, row=Identifier(ROW_NUMBER)),
+    )
+
+
+def drop_outdated(connection: Connection, tables: Tables, *, by_cursor: bool) -> int:
+    """Drop staged rows whose key the raw table has, by cursor only where its cursor is greater; rows dropped."""
+    known = match(tables.keys, "t", "s")
+    if by_cursor:
+        known = SQL("{} and {} > {}").format(known, tables.position_in("t"), tables.position_in("s"))
+    return changed(
+        connection,
+        SQL("delete from {staged} s where exists (select 1 from {raw} t where {known})").format(
+            staged=tables.staged, raw=tables.raw, known=known
+        ),
     )
 
 

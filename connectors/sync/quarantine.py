@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.errors import ConfigError, LoaderError
 from connectors.secrets import REFERENCE, mask, resolve
+from connectors.sync import superseding
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.columns import DELETED
 from connectors.sync.dispositions import PLATFORM, ROW_NUMBER, Tables, count
@@ -19,6 +20,7 @@ from connectors.sync.rejects import Reject
 from connectors.sync.result import SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES
+from connectors.sync.superseding import PUT_BACK, is_whole
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_EXAMPLES = 20
@@ -59,29 +61,48 @@ def hold(
     rejects: Sequence[Reject],
     schema_version: int,
 ) -> None:
-    """Keep the rejects, in the caller's transaction. schema_version: the contract that they broke."""
+    """Keep the rejects, in the caller's transaction; what earlier syncs hold of the same records is superseded.
+
+    schema_version: the contract that they broke.
+    """
     if not rejects:
         return
     secrets = secret_values(request)
+    is_replay = request.trigger == "replay"
     rows: list[tuple[Any, ...]] = []
+    digests: list[str] = []
     for reject in rejects:
         payload = masked(reject.payload, secrets)
         digest = hashlib.sha256(reject.payload.encode("utf-8", "replace")).hexdigest()
+        put_back = PUT_BACK.match(reject.position) if is_replay else None
+        if is_whole(reject):
+            digests.append(digest)
         rows.append(
             (
                 request.source.source, request.stream.name, sync_id, mask(reject.reason, secrets), reject.field,
-                payload, digest, reject.position, schema_version,
+                payload, digest, reject.position, schema_version, put_back and int(put_back[1]),
             )
         )  # fmt: skip
     with connection.cursor() as cursor:
+        # what a replay puts back is known by the payload that the source sent, not by what was kept of it
         cursor.executemany(
             """
-            insert into ops.quarantine
-                (source, stream, sync_id, reason, field, payload, payload_sha256, position, schema_version)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            insert into ops.quarantine (
+                source, stream, sync_id, reason, field, payload, payload_sha256, position, schema_version, read_by
+            )
+            select r.source, r.stream, r.sync_id, r.reason, r.field, r.payload, coalesce(o.payload_sha256, r.digest),
+                r.position, r.schema_version, coalesce(o.read_by, o.sync_id)
+            from (values (
+                %s::text, %s::text, %s::uuid, %s::text, %s::text, %s::text, %s::text, %s::text, %s::integer, %s::bigint
+            )) as r (
+                source, stream, sync_id, reason, field, payload, digest, position, schema_version, put_back
+            )
+            left join ops.quarantine o on o.quarantine_id = r.put_back
             """,
             rows,
         )
+    if digests and not is_replay:
+        superseding.by_payload(connection, request, sync_id, digests)
 
 
 def release(connection: psycopg.Connection[Any], label: str, sync_id: str, ids: Sequence[int]) -> None:

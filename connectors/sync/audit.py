@@ -144,6 +144,16 @@ class Audit:
         if self.quarantined + quarantined > limit:
             self._fail_quarantine(self.quarantined + quarantined, f"max_quarantined.rows is {limit}")
 
+    def skip_deletes(self) -> None:
+        """Say that rows which the source lacks stay: the key of a record in quarantine may be theirs."""
+        explanation = f"deletes were not looked for, because {self.quarantined:,} records are in quarantine"
+        self.verdicts.append(
+            Verdict(
+                "deletes", passed=False, severity="warn", blocking=False,
+                explanation=explanation, measured={"quarantined": self.quarantined},
+            )
+        )  # fmt: skip
+
     def count(self, extracted: int, quarantined: int) -> None:
         """Add a window's figures."""
         self.refuse_flood(quarantined)

@@ -295,7 +295,10 @@ class Publication:
     def _delete_replaced(self, tables: Tables) -> int:
         """Rows that the source has replaced as a whole, once all of the read is in the table."""
         replaces = self._batch.replaces
-        if replaces is None or not self._request.is_live or self._audit.quarantined:
+        if replaces is None or not self._request.is_live:
+            return 0
+        if self._audit.quarantined:
+            self._audit.skip_deletes()
             return 0
         column = self._schema.name_of(replaces.column)
         if column not in tables.columns:
@@ -325,9 +328,10 @@ class Publication:
                 self._refuse_empty(tables)
             is_scd2 = self._stream.write == "scd2"
             return dispositions.delete_absent(self._connection, tables, is_hard=is_hard, is_scd2=is_scd2)
-        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.quarantined:
+        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.nothing_new:
             return 0
-        if audit.nothing_new:
+        if audit.quarantined:
+            audit.skip_deletes()
             return 0
         self._refuse_empty(tables)
         return dispositions.delete_absent(

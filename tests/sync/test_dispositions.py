@@ -63,6 +63,25 @@ def test_a_snapshot_finds_deletes(warehouse: Warehouse) -> None:
     assert rows(warehouse, "select id, _deleted from raw_unit.things order by id") == [(1, True), (2, False)]
 
 
+@pytest.mark.parametrize("write", ["merge", "scd2"])
+def test_a_snapshot_with_records_in_quarantine_says_that_it_did_not_look_for_deletes(
+    warehouse: Warehouse, write: str
+) -> None:
+    options = {"write": write, "primary_key": "id", "snapshot": True}
+    sync(warehouse.loader_dsn, [records({"id": 1}, {"id": 2})], **options)
+    skipped = sync(warehouse.loader_dsn, [records({"id": 2}, {"id": None}, {"v": 1})], **options)
+    said = "deletes were not looked for, because 2 records are in quarantine"
+    assert (skipped.rows.deleted, skipped.status) == (0, "succeeded_with_warnings")
+    assert said in skipped.message
+    ((verdict,),) = rows(
+        warehouse, "select v from ops.syncs, jsonb_array_elements(verdicts) v where v ->> 'name' = 'deletes'"
+    )
+    assert (verdict["passed"], verdict["severity"], verdict["measured"]) == (False, "warn", {"quarantined": 2})
+    found = sync(warehouse.loader_dsn, [records({"id": 2})], **options)
+    assert found.rows.deleted == 1
+    assert "deletes" not in {verdict.name for verdict in found.verdicts}
+
+
 def test_replace_swaps_and_refuses_to_empty_the_table(warehouse: Warehouse) -> None:
     sync(warehouse.loader_dsn, [records({"id": 1}), Checkpoint(), records({"id": 2})], write="replace")
     sync(warehouse.loader_dsn, [records({"id": 3})], write="replace")

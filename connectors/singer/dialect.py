@@ -1,6 +1,7 @@
 """The Singer protocol of one run: SCHEMA, RECORD, STATE, BATCH and ACTIVATE_VERSION lines to messages."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from connectors.process.session import Joined, is_whole
 from connectors.secrets import mask
 from connectors.singer import state
 from connectors.singer.catalog import Catalog, Choice
-from connectors.singer.shaping import VERSION, Shaping, with_deletion, with_version
+from connectors.singer.shaping import VERSION, CollisionError, Shaping, with_deletion, with_version
 from connectors.singer.types import column_types, fault
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _NOTHING = msgspec.Raw(b"")
 _SHOWN = 300
+_SHOWN_OF_BROKEN = 80
+_VALUES = re.compile(rb'"(?:record|value)"')
 
 
 class Line(msgspec.Struct):
@@ -42,6 +45,13 @@ class Line(msgspec.Struct):
     value: msgspec.Raw = _NOTHING
     encoding: msgspec.Raw = _NOTHING
     manifest: msgspec.Raw = _NOTHING
+
+
+class _Encoding(msgspec.Struct):
+    """Of a BATCH."""
+
+    format: str | None = None
+    compression: str | None = None
 
 
 @dataclass(slots=True)
@@ -147,6 +157,10 @@ class SingerDialect:
         body = bytes(said.record)
         try:
             return messages.Record(stream.name, stream.body(body, said.version))
+        except CollisionError as error:
+            where = f"{self.where}.{stream.spec.name}"
+            failed = SourceError(where, str(error), "Lower flatten, or exclude one of them.")
+            return messages.Failed(failed, stream.name)
         except msgspec.DecodeError as error:
             return messages.Broken(stream.name, body, f"the record is no object: {error}")
 
@@ -250,18 +264,22 @@ class SingerDialect:
     def _on_batch(self, stream: _Stream, said: Line) -> messages.Message:
         if not stream.has_schema:
             return self._record_of_nobody(stream, said)
-        encoding: Any = msgspec.json.decode(said.encoding or b"{}")
-        manifest: Any = msgspec.json.decode(said.manifest or b"[]")
-        if encoding.get("format") != "jsonl" or encoding.get("compression") not in (None, "none", "gzip"):
+        try:
+            encoding = msgspec.json.decode(said.encoding or b"{}", type=_Encoding)
+            manifest = msgspec.json.decode(said.manifest or b"[]", type=list[str])
+        except msgspec.DecodeError as error:
+            failed = SourceError(f"{self.where}.{stream.spec.name}", f"a batch that is none: {error}", "Report it.")
+            return messages.Failed(failed, stream.name)
+        if encoding.format != "jsonl" or encoding.compression not in (None, "none", "gzip"):
             raise SourceError(
                 self.where,
-                f"a batch in {encoding.get('format')}, {encoding.get('compression')}; jsonl and gzip can be read",
+                f"a batch in {encoding.format}, {encoding.compression}; jsonl and gzip can be read",
                 "Set config.batch_config.encoding to {format: jsonl, compression: gzip}, or leave it out.",
             )
-        paths = [_local_path(str(url), self.where) for url in manifest]
+        paths = [_local_path(url, self.where) for url in manifest]
         version = said.version
         return messages.Batch(
-            stream.name, paths, encoding.get("compression") == "gzip", lambda body: stream.body(body, version)
+            stream.name, paths, encoding.compression == "gzip", lambda body: stream.body(body, version)
         )
 
     def failure(self, ending: Ending) -> HeadwaterError | None:
@@ -296,5 +314,6 @@ def _local_path(url: str, where: str) -> Path:
 
 
 def _without_values(line: bytes) -> str:
-    """The beginning of a broken line, as far as it says what it was meant to be."""
-    return line[:80].decode("utf-8", "replace") + (" ..." if len(line) > 80 else "")
+    """The beginning of a broken line, as far as it says what it was meant to be and no value of a record."""
+    shown = _VALUES.split(line, maxsplit=1)[0][:_SHOWN_OF_BROKEN]
+    return shown.decode("utf-8", "replace") + (" ..." if len(line) > len(shown) else "")

@@ -8,11 +8,15 @@ import msgspec
 
 DELETED_AT = b'"_sdc_deleted_at"'
 VERSION = "_sdc_table_version"
-SEPARATOR = "__"
+SEPARATOR = "_"
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
 Shape = Callable[[bytes], bytes]
+
+
+class CollisionError(msgspec.DecodeError):
+    """Two fields of a record are one column once it is flat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Shaping:
         return bool(self.rename or self.flatten or self.drop)
 
     def body(self, body: bytes) -> bytes:
-        """The record as it is loaded. Raises msgspec.DecodeError."""
+        """The record as it is loaded. Raises msgspec.DecodeError, CollisionError among them."""
         fields = _FIELDS.decode(body)
         if self.flatten:
             fields = _flat(fields, self.flatten)
@@ -49,9 +53,12 @@ def _flat(fields: Mapping[str, msgspec.Raw], depth: int) -> dict[str, msgspec.Ra
         if text.startswith(b"{") and text != b"{}":
             inner = _FIELDS.decode(text)
             inner = _flat(inner, depth - 1) if depth > 1 else inner
-            flat.update((f"{name}{SEPARATOR}{key}", item) for key, item in inner.items())
+            parts = {f"{name}{SEPARATOR}{key}": item for key, item in inner.items()}
         else:
-            flat[name] = value
+            parts = {name: value}
+        if twice := flat.keys() & parts.keys():
+            raise CollisionError(f"two fields are column {min(twice)} once the record is flat")
+        flat |= parts
     return flat
 
 

@@ -86,8 +86,10 @@ def _fault_in(spec: Json) -> str | None:
     if not isinstance(words, list):
         return f"type is {type(said).__name__}"
     for word in cast("list[Any]", words):
-        if word not in _WORDS:
+        if not isinstance(word, str) or word not in _WORDS:
             return f"unknown type {word!r}"
+    if not isinstance(spec.get("format"), str | None):
+        return f"format is {type(spec['format']).__name__}"
     for key in _MANY:
         branches = spec.get(key, [])
         if not isinstance(branches, list):

@@ -51,6 +51,9 @@ CASES: dict[str, tuple[list[Any], type[HeadwaterError], str]] = {
     "no state": ([{"type": "STATE", "value": 7}], SourceError, "a state that is int"),
     "2 MB state": ([state(orders="x" * 2_000_000)], ContractError, "limit 1,048,576"),
     "wrong type": ([schema("orders", n={"type": "whole"}), record("orders", n=3)], SourceError, "unknown type 'whole'"),
+    "type of a type": ([schema("orders", n={"type": [["x"]]})], SourceError, "unknown type ['x']"),
+    "format of a list": ([schema("orders", n={"type": "string", "format": ["x"]})], SourceError, "format is list"),
+    "no batch": ([{"type": "BATCH", "stream": "orders", "encoding": 3}], SourceError, "a batch that is none"),
     "no properties": ([{"type": "SCHEMA", "stream": "orders", "schema": {}}], SourceError, "has no properties"),
     "no schema": (
         [{"type": "SCHEMA", "stream": "orders", "schema": "none"}, record("orders", n=3)],
@@ -77,6 +80,16 @@ def test_what_was_sealed_stays_and_the_failure_is_classified(
     assert shop.position("orders") == {"stream": "orders", "bookmark": {"at": 2}}
 
 
+def test_a_broken_line_is_told_without_its_values(tap: MakeTap) -> None:
+    shop = tap({"catalog": catalog(tap)}, orders={"columns": {"card": {"rule": "block"}}})
+    half = '{"type":"RECORD","stream":"orders","record":{"card":"4111222233334444",'
+
+    said = str(failed(shop.say(*SEALED, half)["orders"], SourceError))
+
+    assert '{"type":"RECORD","stream":"orders", ...' in said
+    assert "4111" not in said
+
+
 def catalog(tap: MakeTap) -> str:
     """A catalog file, which saves the discovery."""
     path = tap().folder / "catalog.json"
@@ -98,6 +111,23 @@ def test_a_stream_that_breaks_the_protocol_takes_nothing_from_its_siblings(tap: 
     assert "before the stream's schema" in str(failed(outcome["items"], SourceError))
     assert result(outcome["orders"]).rows.loaded == 3
     assert shop.rows("orders") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        schema("items", n={"type": ["string", {"a": 1}]}),
+        {"type": "BATCH", "stream": "items", "manifest": 3, "encoding": {"format": "jsonl"}},
+    ],
+    ids=lambda odd: str(odd["type"]),
+)
+def test_an_odd_shape_takes_nothing_from_the_siblings(tap: MakeTap, odd: dict[str, Any]) -> None:
+    shop = tap({"catalog": catalog(tap)}, orders={}, items={})
+
+    outcome = shop.say(schema("items", n={}), *SEALED, odd, record("orders", n=3), state(orders={"at": 3}))
+
+    failed(outcome["items"], SourceError)
+    assert result(outcome["orders"]).rows.loaded == 3
 
 
 def test_a_stream_whose_audit_fails_takes_nothing_from_its_siblings(tap: MakeTap) -> None:

@@ -145,6 +145,23 @@ def test_records_are_renamed_flattened_and_stripped_of_blocked_columns(tap: Make
     assert root["view-key-properties"] == ["Nr"]
 
 
+def test_a_rule_holds_for_a_column_that_flattening_makes(tap: MakeTap) -> None:
+    shop = tap(orders={"flatten": 1, "columns": {"to_city": {"rule": "block"}, "to_name": {"rule": "mask"}}})
+    shop.say(
+        schema("orders", n={"type": "integer"}), record("orders", n=1, to={"city": "Oslo", "name": "Ann", "nr": 2})
+    )
+
+    assert shop.rows("orders", "n, to_name, to_nr") == [(1, "***", 2)]
+    assert "Oslo" not in str(shop.rows("orders", "to_jsonb(orders)"))
+
+
+def test_two_fields_that_flattening_makes_one_fail_their_stream(tap: MakeTap) -> None:
+    shop = tap(orders={"flatten": 1})
+    outcome = shop.say(schema("orders", n={"type": "integer"}), record("orders", n=1, to={"city": "Oslo"}, to_city="x"))
+
+    assert "two fields are column to_city once the record is flat" in str(outcome["orders"])
+
+
 def test_messages_and_bookmarks_may_call_a_stream_by_any_of_its_names(tap: MakeTap, tmp_path: Path) -> None:
     entry = {"tap_stream_id": "public-orders", "stream": "orders", "stream_alias": "sales", "schema": SHAPE,
              "metadata": [{"breadcrumb": [], "metadata": {"schema-name": "shop"}}]}  # fmt: skip

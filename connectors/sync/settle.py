@@ -16,6 +16,7 @@ update ops.syncs set
         when step = 'done' and rows_quarantined > 0 then 'succeeded_with_warnings'
         when step = 'done' and rows_extracted = 0 then 'succeeded_empty'
         when step = 'done' then 'succeeded'
+        when %(failure_class)s = 'cancelled' then 'cancelled'
         else 'failed'
     end,
     failure_class = case when step = 'done' then null else coalesce(%(failure_class)s, 'transient') end,

@@ -342,3 +342,5 @@ class Kind:
     default_write: Literal["append", "merge", "replace"] = "append"
     reads_together: bool = False
     """Its connectors are `ReadsTogether`: a source is one op with a subset of its streams."""
+    may_block: bool = False
+    """Its readers are code that need not come back when it is asked to: `limits.time` gives them a process to end."""

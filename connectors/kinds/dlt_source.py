@@ -63,4 +63,11 @@ def _open(source: SourceSpec) -> "Connector":
     return DltConnector(source, cast("DltConnectorSpec", source.connector))
 
 
-KIND = Kind(name="dlt_source", connector=DltConnectorSpec, stream=DltStreamSpec, open=_open, storage_kind="dlt")
+KIND = Kind(
+    name="dlt_source",
+    connector=DltConnectorSpec,
+    stream=DltStreamSpec,
+    open=_open,
+    storage_kind="dlt",
+    may_block=True,
+)

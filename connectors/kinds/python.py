@@ -130,4 +130,11 @@ def _connector_class(module: ModuleType, wanted: str, where: str) -> type:
     raise ConfigError(where, what, f"Name one: {', '.join(f'module: {short}:{name}' for name in sorted(own))}.")
 
 
-KIND = Kind(name="python", connector=PythonConnectorSpec, stream=PythonStreamSpec, open=_open, storage_kind="python")
+KIND = Kind(
+    name="python",
+    connector=PythonConnectorSpec,
+    stream=PythonStreamSpec,
+    open=_open,
+    storage_kind="python",
+    may_block=True,
+)

@@ -3,6 +3,7 @@
 `sync(request, dsn)` takes a stream from start to its final status.
 """
 
+from connectors.registry import kind
 from connectors.sync.interpreter import tune
 from connectors.sync.result import (
     ObservedColumn,
@@ -32,7 +33,7 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
     """Run one stream's sync to its final status and record it in `ops.syncs`.
 
     A stream with `limits.memory_mb` runs in a process of its own, so that no sibling is blamed for its memory or ends
-    with it.
+    with it; so does one with `limits.time` whose reader nothing but the end of a process stops (`Kind.may_block`).
 
     Args:
         dsn: libpq URL of the warehouse for the loader role; the platform's bootstrap has run there.
@@ -53,7 +54,8 @@ def sync(request: SyncRequest, dsn: str, progress: Progress | None = None) -> Sy
         if isinstance(outcome, SyncResult):
             return outcome
         raise outcome
-    if request.stream.limits.memory_mb is not None:
+    limits = request.stream.limits
+    if limits.memory_mb is not None or (limits.time is not None and kind(request.source.connector.kind).may_block):
         from connectors.sync.isolated import run_isolated
 
         return run_isolated(request, dsn, progress or Progress())

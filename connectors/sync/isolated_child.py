@@ -1,20 +1,24 @@
 """The child of an isolated sync: `python -m connectors.sync.isolated_child`.
 
 It gets an `Order` on its standard input, one JSON line, and answers on its standard output, one JSON line a message. A
-further line `cancel` asks it to stop; the end of the input, because the parent is gone, does too.
+further line `cancel` asks it to stop; the end of the input, because the parent is gone, does too. Until it has ended it
+says now and then that it lives: a reader in C that keeps Python to itself shows by silence.
 """
 
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from connectors.registry import kind
 from connectors.specs import parse_source
 from connectors.sync.failures import classify
-from connectors.sync.isolated_messages import FAILURE, MB, ORDER, RESULT, failure_of, room
+from connectors.sync.isolated_messages import BEAT_SECONDS, FAILURE, MB, ORDER, RESULT, failure_of, room
+from connectors.sync.isolated_reader import LeavableReader
 from connectors.sync.lease import Stop
 from connectors.sync.result import Progress, SyncRequest
 
@@ -53,7 +57,10 @@ def main() -> None:
     # unbuffered: a thread that waits inside a buffered reader aborts the interpreter's end
     told: BinaryIO = os.fdopen(os.dup(0), "rb", buffering=0)
     order = ORDER.validate_json(told.readline())
-    limit_allocations(order.memory_mb)
+    threading.Thread(target=_beat, args=(speaker,), daemon=True).start()
+    sys.path[:] = order.path
+    if order.memory_mb is not None:
+        limit_allocations(order.memory_mb)
     ours = logging.getLogger("connectors")
     ours.setLevel(logging.INFO)
     ours.addHandler(_LogSpeaker(speaker))
@@ -68,7 +75,8 @@ def main() -> None:
     try:
         from connectors.sync.lifecycle import run
 
-        speaker.say({"result": RESULT.dump_python(run(request, order.dsn, progress), mode="json")})
+        reader = LeavableReader(source) if kind(source.connector.kind).may_block else None
+        speaker.say({"result": RESULT.dump_python(run(request, order.dsn, progress, reader), mode="json")})
     except BaseException as error:  # noqa: BLE001  (the parent raises it)
         failure = failure_of(classify(error, request, Stop()))
         speaker.say({"failure": FAILURE.dump_python(failure, mode="json")})
@@ -81,6 +89,12 @@ def limit_allocations(memory_mb: int) -> None:
     most = room(memory_mb * MB)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _beat(speaker: _Speaker) -> None:
+    while True:
+        speaker.say({"beat": None})
+        time.sleep(BEAT_SECONDS)
 
 
 def _listen(told: BinaryIO, cancelled: threading.Event) -> None:

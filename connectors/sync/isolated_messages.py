@@ -24,18 +24,21 @@ from connectors.sync.audit import AuditFailedError
 from connectors.sync.result import SyncResult, Trigger, Verdict
 
 MB = 2**20
+BEAT_SECONDS = 0.5
+"""So often a child says that it lives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the child is told. source: the source file's attributes, with this stream alone."""
+    """What the child is told. source: the source file's attributes, with this stream alone. path: where modules are."""
 
     source: dict[str, Any]
     trigger: Trigger
     run_id: str | None
     window: Window | None
     dsn: str
-    memory_mb: int
+    memory_mb: int | None
+    path: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,14 +88,26 @@ def statuses(target: Path) -> Mapping[str, str]:
     return {result["unique_id"]: result["status"] for result in results}
 
 
-def judge(graph: Graph, models: Iterable[str], found: Mapping[str, str]) -> Judged:
+def never_served(dsn: str, graph: Graph) -> frozenset[str]:
+    """Unique ids of the marts that no reader has yet."""
+    import psycopg
+
+    with psycopg.connect(dsn) as session:
+        found = session.execute("select relname from pg_class where relnamespace = %s::regnamespace", [SERVED])
+        served = {str(name) for (name,) in found}
+    return frozenset(id_ for id_ in marts_of(graph, graph.models) if graph.models[id_].name not in served)
+
+
+def judge(
+    graph: Graph, models: Iterable[str], found: Mapping[str, str], unserved: frozenset[str] = frozenset()
+) -> Judged:
     """Which of the marts that dbt built may be served: those whose own blocking tests, and whatever those tests and the
     marts themselves read among the marts of this run, came out well.
 
     A test that fails is the fault of the mart that it is written at; where this run does not build that one, of every
-    mart of the run that the test reads: what is served has not changed.
+    mart of the run that the test reads: what is served has not changed. Where that one was never served, none is held.
 
-    found: what `statuses` gives.
+    found: what `statuses` gives. unserved: what `never_served` gives.
     """
     asked = marts_of(graph, models)
     marts = {id_ for id_ in asked if found.get(id_) == "success"}
@@ -106,11 +118,12 @@ def judge(graph: Graph, models: Iterable[str], found: Mapping[str, str]) -> Judg
     for test, read in readers.items():
         if test in found and found[test] not in _GOOD:
             # a shared test is written at no model
-            judged = read if test in graph.shared_tests or read[0] not in asked else read[:1]
+            is_others = test in graph.shared_tests or read[0] not in asked | unserved
+            judged = read if is_others else read[:1]
             held.update(dict.fromkeys(marts.intersection(judged), f"test {test.split('.')[2]}: {found[test]}"))
-    unserved = asked - marts
+    broken = asked - marts
     while True:
-        bad = unserved | set(held)
+        bad = broken | set(held)
         more = {
             id_: f"reads {graph.models[other].relation}, which is not published"
             for id_ in marts - set(held)

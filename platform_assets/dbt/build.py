@@ -98,7 +98,7 @@ def _build(
             beside.copy_served(warehouse.transformer_dsn, graph, models)
         events = _own_events(run_dbt(command, graph), context.selected_asset_check_keys)
         outcome = yield from _all_but_marts(events, marts, built)
-        judged = beside.judge(graph, models, outcome.statuses)
+        judged = beside.judge(graph, models, outcome.statuses, beside.never_served(warehouse.transformer_dsn, graph))
         beside.publish(warehouse.transformer_dsn, [graph.models[id_].name for id_ in judged.published])
     yield from (built[id_] for id_ in judged.published if id_ in built)
     for id_, reason in judged.held.items():

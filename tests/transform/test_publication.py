@@ -190,3 +190,6 @@ def test_a_mart_is_held_when_what_it_reads_or_is_tested_against_is(graph: Graph)
     orphans = judge(graph, alone, dict.fromkeys(alone, "success") | {tested.unique_id: "fail"})
     assert orphans.published == (f"{MART}planes",)
     assert "relationships_carrier_days" in orphans.held[f"{MART}airlines"]
+    # a first build of a part: the test has nothing to look at
+    first = dict.fromkeys(alone, "success") | {tested.unique_id: "error"}
+    assert judge(graph, alone, first, frozenset([f"{MART}carrier_days"])).held == {}

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from connectors.errors import ConfigError
 from platform_assets.cli import output
 from platform_assets.cli.context import read_settings
 
@@ -21,25 +23,38 @@ DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli(prog_name='dbt')
 AUDITED = (sys.executable, "-m", "platform_assets.dbt.audited")
 # these touch no database: they must work before there is a warehouse
 HELP = frozenset({"--help", "-h"})
-OFFLINE = HELP | frozenset({"parse", "deps", "clean", "ls", "list", "--version"})
+OFFLINE = frozenset({"", "parse", "deps", "clean", "ls", "list"})
+BUILDING = frozenset({"build", "run", "clone", "retry"})
+"""Subcommands that can put something in a mart's place."""
+VALUED = frozenset(
+    (
+        *("-r", "-t", "--defer-state", "--deprecated-defer", "--deprecated-favor-state", "--deprecated-state"),
+        *("--indirect-selection", "--log-file-max-bytes", "--log-format", "--log-format-file", "--log-level"),
+        *("--log-level-file", "--log-path", "--partial-parse-file-path", "--printer-width", "--profile"),
+        *("--record-timing-info", "--state", "--target", "--warn-error-options"),
+    )
+)
+"""dbt's global flags that take the next word as their value."""
+_SHORT_VALUED = re.compile(r"-[^-rt]*[rt]")
 
 
 def command(context: typer.Context) -> None:
     """Run dbt on dbt_project as the transformer role, e.g. `headwater dbt build -s +flights`. Exit code: dbt's own.
 
     `build` builds marts beside the served ones and moves them over when their tests have passed; `build --in-place` is
-    dbt's own. `build --slim` builds what was modified since it was last built well, and what reads that. `rollback
+    dbt's own, and only with `--in-place` do `run`, `clone` and `retry` touch marts. `build --slim` builds what was
+    modified since it was last built well, and what reads that; `build --unit-tests` runs unit tests, too. `rollback
     [MART ...]` serves the version before.
     """
     from platform_assets.cli.demo_services import running_warehouse
     from platform_assets.dbt.environment import dbt_environment
 
     settings = read_settings()
-    words = list(context.args)
-    asks_for_rollback = words[:1] == ["rollback"] and not HELP.isdisjoint(words)
-    if not words or words[0] in HELP or asks_for_rollback:
+    flags, name, words = split(context.args)
+    is_help = not HELP.isdisjoint(context.args)
+    if (is_help and not name) or not context.args or (is_help and name == "rollback"):
         print(inspect.cleandoc(command.__doc__ or ""), end="\n\n", flush=True)
-        if asks_for_rollback:
+        if name:
             return
     folder = str(settings.project_root / "dbt_project")
     environment = {
@@ -48,16 +63,47 @@ def command(context: typer.Context) -> None:
         "DBT_PROJECT_DIR": os.environ.get("DBT_PROJECT_DIR") or folder,
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
-    if not words or any(word in OFFLINE for word in words):
-        raise typer.Exit(_run(DBT, words, environment))
+    if is_help or name in OFFLINE or "--version" in context.args:
+        raise typer.Exit(_run(DBT, context.args, environment))
+    is_audited = name in BUILDING and "--in-place" not in context.args
+    if is_audited and name == "retry":
+        raise ConfigError(
+            "headwater dbt retry",
+            "builds what failed last where it is served, before its tests have passed",
+            "Name it instead: `headwater dbt build -s <model> ...`; or add `--in-place`.",
+        )
+    if name in BUILDING:
+        # what may stand in front of the subcommand may stand behind it, where `--state` and the like are looked for
+        flags, words = [], [word for word in (*flags, *words) if word != "--in-place"]
+    if name == "build":
+        words = _units(_slim(settings, words))
     with running_warehouse(settings, output.note) as warehouse:
         environment |= dbt_environment(warehouse)
-        if words[0] == "rollback":
-            _roll_back(warehouse, words[1:])
-        elif words[0] == "build" and "--in-place" not in words:
-            raise typer.Exit(_run(AUDITED, _slim(settings, words[1:]), environment))
+        if name == "rollback":
+            _roll_back(warehouse, words)
+        elif is_audited:
+            raise typer.Exit(_run(AUDITED, [name, *words], environment))
         else:
-            raise typer.Exit(_run(DBT, [word for word in words if word != "--in-place"], environment))
+            raise typer.Exit(_run(DBT, [*flags, name, *words], environment))
+
+
+def split(words: Sequence[str]) -> tuple[list[str], str, list[str]]:
+    """dbt's global flags, its subcommand, and what stands behind that; without a subcommand all are flags."""
+    places = iter(range(len(words)))
+    for place in places:
+        word = words[place]
+        if not word.startswith("-"):
+            return list(words[:place]), word, list(words[place + 1 :])
+        if word in VALUED or _SHORT_VALUED.fullmatch(word):
+            next(places, None)
+    return list(words), "", []
+
+
+def _units(words: list[str]) -> list[str]:
+    """Unit tests judge code, not data: they run in CI, and here when asked for."""
+    if "--unit-tests" in words:
+        return [word for word in words if word != "--unit-tests"]
+    return [*words, "--exclude-resource-type", "unit_test"]
 
 
 def _slim(settings: "Settings", words: list[str]) -> list[str]:

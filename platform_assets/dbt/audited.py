@@ -1,6 +1,8 @@
 """`headwater dbt build`: dbt's own build in this process, marts beside the served ones until their tests have passed.
 
-Run as a process of its own (`python -m platform_assets.dbt.audited <words of build>`) in the environment of
+dbt's other commands that build have no tests to wait for: of them what touches no mart runs as it is.
+
+Run as a process of its own (`python -m platform_assets.dbt.audited build <words>`) in the environment of
 `dbt_environment`; dbt takes 2 s to import, so nothing else imports this module.
 """
 
@@ -13,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from dbt.cli.main import build as dbt_build
-from dbt.cli.main import dbtRunner
+from click import ClickException
+from dbt.cli.main import cli, dbtRunner, dbtRunnerResult
 from psycopg.conninfo import make_conninfo
 
-from connectors.errors import HeadwaterError
+from connectors.errors import ConfigError, HeadwaterError
 from platform_assets.dbt import beside
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
@@ -27,49 +29,76 @@ from platform_assets.settings import load_settings
 _SELECTING = ("select", "exclude", "selector")
 
 
-def main(words: Sequence[str]) -> int:
-    """dbt's exit code; 10 when dbt did well and the marts could not be published."""
+def main(name: str, words: Sequence[str]) -> int:
+    """dbt's exit code; 10 when dbt did well and the marts could not be published.
+
+    Raises:
+        ConfigError: another command than `build` would build marts.
+    """
     settings = load_settings()
     project_dir = Path(os.environ["DBT_PROJECT_DIR"])
     manifest = prepared_manifest(project_dir, settings)
     graph = Graph(read_manifest(manifest))
-    # only now: the manifest says where marts are served
-    os.environ.update(beside.BESIDE)
-    asked = dbt_build.make_context("build", list(words)).params
+    if name == "build":
+        # only now: the manifest says where marts are served
+        os.environ.update(beside.BESIDE)
+    asked = cli.commands[name].make_context(name, list(words)).params
     state = next(str(folder) for folder in (asked["state"], manifest.parent) if folder)
-    defer = [] if asked["defer"] else beside.beside_words(state)
     dbt = dbtRunner()
-    models = _selected(dbt, asked, state)
+    listed = _listed(dbt, asked, state)
+    if not listed.success:
+        return _exit_code(listed)
+    models: list[str] = [json.loads(line)["unique_id"] for line in cast("list[str]", listed.result or ())]
+    if name != "build":
+        _refuse_marts(name, graph, models)
+        return _exit_code(dbt.invoke([name, *words]))
+    defer = [] if asked["defer"] else beside.beside_words(state)
     dsn = _dsn()
     with beside.locked(dsn, graph, models):
         if not asked["full_refresh"]:
             beside.copy_served(dsn, graph, models)
-        result = dbt.invoke(["build", *words, *defer])
+        result = dbt.invoke([name, *words, *defer])
         if result.exception is not None and result.result is None:
-            sys.stderr.write(f"{result.exception}\n")
-            return 2
+            return _exit_code(result)
         found = {one.node.unique_id: str(one.status) for one in cast("Any", result.result)}
-        judged = beside.judge(graph, models, found)
+        judged = beside.judge(graph, models, found, beside.never_served(dsn, graph))
         beside.publish(dsn, [graph.models[id_].name for id_ in judged.published])
     remember(settings, manifest, beside.done(models, found, judged))
     for id_ in judged.published:
         print(f"published {graph.models[id_].relation}")
     for id_, reason in judged.held.items():
-        name = graph.models[id_].name
-        print(f"not published {graph.models[id_].relation}: {reason}; what was built is {beside.NEXT}.{name}")
-    return 0 if result.success else 1
+        served = graph.models[id_]
+        print(f"not published {served.relation}: {reason}; what was built is {beside.NEXT}.{served.name}")
+    return _exit_code(result)
 
 
-def _selected(dbt: dbtRunner, asked: dict[str, Any], state: str) -> list[str]:
-    """Unique ids of the models of this build."""
+def _listed(dbt: dbtRunner, asked: dict[str, Any], state: str) -> dbtRunnerResult:
+    """Lines of JSON with the unique ids of the models that were asked for."""
     words = ["ls", "--quiet", "--resource-type", "model", "--output", "json", "--output-keys", "unique_id"]
     for name in _SELECTING:
         value: str | Sequence[str] | None = asked[name]
         if value:
             words += [f"--{name}", *([value] if isinstance(value, str) else value)]
     with contextlib.redirect_stdout(io.StringIO()):
-        listed = dbt.invoke([*words, "--state", state])
-    return [json.loads(line)["unique_id"] for line in cast("list[str]", listed.result or ())]
+        return dbt.invoke([*words, "--state", state])
+
+
+def _refuse_marts(name: str, graph: Graph, models: Sequence[str]) -> None:
+    marts = sorted(graph.models[id_].relation for id_ in beside.marts_of(graph, models))
+    if marts:
+        more = f" and {len(marts) - 3} more" if len(marts) > 3 else ""
+        raise ConfigError(
+            f"headwater dbt {name}",
+            f"would change {', '.join(marts[:3])}{more} before any test has passed",
+            "Use `headwater dbt build`, which serves marts once their tests have passed; or add `--in-place`.",
+        )
+
+
+def _exit_code(result: dbtRunnerResult) -> int:
+    if result.exception is not None and result.result is None:
+        sys.stderr.write(f"{result.exception}\n")
+        return 2
+    return 0 if result.success else 1
 
 
 def _dsn() -> str:
@@ -83,7 +112,10 @@ def _dsn() -> str:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main(sys.argv[1], sys.argv[2:]))
+    except ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except HeadwaterError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)

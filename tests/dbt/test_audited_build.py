@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,9 +13,13 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
+from click import Option
 
+from platform_assets.cli import main
+from platform_assets.cli.dbt import BUILDING, VALUED, split
 from platform_assets.settings import PROJECT_ROOT
 from platform_assets.warehouse import Warehouse
+from tests.dbt.processes import edit, project_copy
 
 
 def headwater(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
@@ -46,6 +51,135 @@ def test_a_build_publishes_marts_once_again_slim_and_can_be_taken_back(env: dict
     assert (back.returncode, os.linesep in back.stdout) == (0, True), back.stderr
     assert count(raw, "marts.events") == events
     assert headwater(env, "rollback", "marts.events").returncode == 3
+
+
+CARRIERS_SQL = """\
+select carrier_code, airline_name from {{ ref('airlines') }}
+"""
+CARRIERS_YAML = """\
+models:
+  - name: carriers
+    columns:
+      - {name: carrier_code, data_type: text, description: The code.}
+      - {name: airline_name, data_type: text, description: The name.}
+"""
+
+
+@pytest.mark.slow
+def test_a_slim_build_defers_to_unchanged_parents_takes_children_along_and_serves_no_orphans(
+    env: dict[str, str], raw: Warehouse, tmp_path: Path
+) -> None:
+    project = project_copy(tmp_path)
+    marts = project / "models/marts"
+    (marts / "reference/carriers.sql").write_text(CARRIERS_SQL, encoding="utf-8")
+    (marts / "reference/carriers.yml").write_text(CARRIERS_YAML, encoding="utf-8")
+    env = env | {"DBT_PROJECT_DIR": str(project), "DBT_PROFILES_DIR": str(project)}
+    whole = headwater(env, "build")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+
+    edit(marts / "reference/carriers.sql", "airline_name from", "upper(airline_name) as airline_name from")
+    alone = headwater(env, "build", "--slim")
+    assert published(alone) == {"carriers"}, alone.stdout
+    # the parent was read where it is served: it was not built beside
+    assert count(raw, "marts.carriers") == count(raw, "marts.airlines")
+
+    edit(marts / "reference/airlines.sql", "select * from final", "select * from final where true")
+    both = headwater(env, "build", "--slim")
+    assert published(both) == {"airlines", "carriers"}, both.stdout
+
+    edit(marts / "reference/airlines.sql", "where true", "where carrier_code = 'UA'")
+    before = count(raw, "marts.airlines")
+    cut = headwater(env, "build", "--slim")
+    assert cut.returncode == 1
+    assert published(cut) == set()
+    assert "not published marts.airlines: test relationships_flights_carrier_code" in cut.stdout
+    assert "not published marts.carriers: reads marts.airlines" in cut.stdout
+    assert (count(raw, "marts.airlines"), count(raw, "marts__next.airlines")) == (before, (1,))
+
+
+def published(done: "subprocess.CompletedProcess[str]") -> set[str]:
+    return set(re.findall(r"^published marts\.(\w+)$", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_whatever_else_builds_keeps_off_the_marts_unless_told(env: dict[str, str], raw: Warehouse) -> None:
+    staged = headwater(env, "run", "-s", "stg_nyc_reference__airlines")
+    assert staged.returncode == 0, staged.stdout + staged.stderr
+    assert count(raw, "staging.stg_nyc_reference__airlines") == count(raw, "raw_nyc_reference.airlines")
+
+    refused = headwater(env, "--no-use-colors", "run", "-s", "+airlines")
+    assert refused.returncode == 3
+    assert "would change marts.airlines before any test has passed" in refused.stderr
+    assert "`headwater dbt build`" in refused.stderr
+    assert relation(raw, "marts.airlines") is None
+
+    # the tests of marts that are not there yet cannot run, and hold nothing
+    built = headwater(env, "--no-use-colors", "--log-level", "info", "build", "-s", "airlines")
+    assert published(built) == {"airlines"}, built.stdout + built.stderr
+    assert relation(raw, "marts__next.airlines") is None
+
+    in_place = headwater(env, "run", "-s", "planes", "+planes", "--in-place")
+    assert in_place.returncode == 0, in_place.stdout + in_place.stderr
+    assert relation(raw, "marts.planes") is not None
+
+    wrong = headwater(env, "build", "--nonsense")
+    assert wrong.returncode == 2
+    assert "No such option" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def relation(warehouse: Warehouse, name: str) -> object:
+    with psycopg.connect(warehouse.transformer_dsn) as session:
+        row = session.execute("select to_regclass(%s)::text", [name]).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.slow
+def test_unit_tests_run_when_they_are_asked_for(env: dict[str, str], raw: Warehouse) -> None:
+    assert headwater(env, "build", "-s", "+customers").returncode == 0
+    assert count(raw, "marts.customers") == (3,)
+    asked = headwater(env, "build", "-s", "customers", "--unit-tests")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert re.search(r"PASS \w+::test_", asked.stdout), asked.stdout
+    unasked = headwater(env, "build", "-s", "customers")
+    assert "published marts.customers" in unasked.stdout
+    assert "::test_" not in unasked.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("build -s airlines", "build"),
+        ("--no-use-colors build -s run", "build"),
+        ("--log-level debug run", "run"),
+        ("--log-level=debug run", "run"),
+        ("-dqt warehouse run", "run"),
+        ("-twarehouse run", "run"),
+        ("-t build run", "run"),
+        ("--version", ""),
+        ("--target", ""),
+        ("", ""),
+    ],
+)
+def test_the_subcommand_is_found_behind_dbts_global_flags(words: str, found: str) -> None:
+    flags, name, rest = split(words.split())
+    assert name == found
+    assert [*flags, *([name] if name else []), *rest] == words.split()
+
+
+def test_the_global_flags_with_a_value_are_dbts_own() -> None:
+    from dbt.cli.main import cli
+
+    valued = {option for one in cli.params if isinstance(one, Option) and not one.is_flag for option in one.opts}
+    assert valued == VALUED
+    assert {option for option in VALUED if not option.startswith("--")} == {"-r", "-t"}
+    assert set(cli.commands) >= BUILDING
+
+
+def test_a_retry_in_place_is_refused_before_the_warehouse_is_opened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dbt", "-q", "retry"]) == 3
+    assert "headwater dbt build -s <model>" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Wall seconds by step of the lifecycle."""
 
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,15 +21,26 @@ class Clock:
     step: Step | None = None
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     since: float = field(default_factory=time.monotonic)
+    _booking: threading.Lock = field(default_factory=threading.Lock)
 
     def at(self, step: Step | None) -> None:
         """From now on the time is `step`'s."""
-        now = time.monotonic()
-        if self.step is not None:
-            self.seconds[self.step] = self.seconds.get(self.step, 0.0) + now - self.since
-        self.step, self.since = step, now
+        with self._booking:
+            now = time.monotonic()
+            self.seconds, self.step, self.since = self._until(now), step, now
         if step is not None:
             self.progress.on_step(step)
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds by step, the current one's until now; for any thread."""
+        with self._booking:
+            return self._until(time.monotonic())
+
+    def _until(self, now: float) -> dict[str, float]:
+        step, spent = self.step, dict(self.seconds)
+        if step is not None:
+            spent[step] = spent.get(step, 0.0) + now - self.since
+        return spent
 
     @contextmanager
     def during(self, step: Step | None) -> Generator[None]:

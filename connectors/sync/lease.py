@@ -19,16 +19,24 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from connectors.errors import Cancelled, HeadwaterError, LoaderError, ResourceError, TransientError
+from connectors.sync import ledger
 from connectors.sync.result import SyncRequest
 from connectors.sync.settle import settle_stream
 
 _HEARTBEAT_SECONDS = 2.0
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 6, 0.2
 _KEEPALIVE: Any = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+# the server's side of the same: what a machine that vanished has locked is free after 30 s, not after hours. The last
+# one is for an answer under way, which keepalives do not watch. Without effect on a Unix socket
+_SESSION = """
+set time zone 'UTC';
+set tcp_keepalives_idle = '10s'; set tcp_keepalives_interval = '5s'; set tcp_keepalives_count = 3;
+set tcp_user_timeout = '30s'
+"""
 
 
 def connect(dsn: str, label: str, *, autocommit: bool) -> psycopg.Connection[TupleRow]:
-    """A connection in UTC with TCP keepalive.
+    """A connection in UTC with TCP keepalive on both sides.
 
     Raises:
         LoaderError: the warehouse cannot be reached or refuses the role.
@@ -37,7 +45,7 @@ def connect(dsn: str, label: str, *, autocommit: bool) -> psycopg.Connection[Tup
         connection = psycopg.connect(
             dsn, autocommit=autocommit, application_name=f"headwater {label}"[:63], connect_timeout=15, **_KEEPALIVE
         )
-        connection.execute("set time zone 'UTC'")
+        connection.execute(_SESSION)
         if not autocommit:
             connection.commit()
     except psycopg.OperationalError as error:
@@ -91,6 +99,7 @@ class Lease:
         self.stop = Stop(cancelled)
         self.peak_memory_bytes = 0
         self.step: Callable[[], str] = lambda: "start"
+        self.cost: Callable[[], ledger.Cost] = ledger.Cost
 
     def __enter__(self) -> Self:
         request, label = self._request, self._request.label
@@ -169,11 +178,7 @@ class Lease:
             if elapsed - beaten >= _HEARTBEAT_SECONDS:
                 beaten = elapsed
                 try:
-                    self._connection.execute(
-                        "update ops.syncs set heartbeat_at = now(), step = %s "
-                        "where sync_id = %s and status = 'running' and step <> 'done'",
-                        [self.step(), self.sync_id],
-                    )
+                    ledger.beat(self._connection, self.sync_id, self.step(), self.cost())
                 except psycopg.Error as error:
                     self.stop.set(
                         LoaderError(

@@ -1,6 +1,10 @@
-"""The row in `ops.syncs`: opened at start, raised with every publication, closed with the final status."""
+"""The row in `ops.syncs`: opened at start, raised with every publication, closed with the final status.
 
-from dataclasses import dataclass, field
+Publications and heartbeats write verdicts and cost so far, so that a sync that is killed leaves a true row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import psycopg
@@ -19,7 +23,16 @@ values (
     ), '{}')
 )
 """
-_PUBLISHED = """
+_COST = """
+    step_seconds = %(step_seconds)s, received_bytes = %(received_bytes)s, requests = %(requests)s,
+    wait_seconds = %(wait_seconds)s, peak_memory_bytes = %(peak_memory_bytes)s
+"""
+_BEAT = f"""
+update ops.syncs set
+    heartbeat_at = now(), step = case step when 'done' then step else %(step)s end, {_COST}
+where sync_id = %(sync_id)s and status = 'running'
+"""
+_PUBLISHED = f"""
 update ops.syncs set
     heartbeat_at = now(), step = %(step)s, windows = windows + %(windows)s,
     rows_extracted = rows_extracted + %(extracted)s, rows_loaded = rows_loaded + %(loaded)s,
@@ -27,14 +40,14 @@ update ops.syncs set
     rows_deduplicated = rows_deduplicated + %(deduplicated)s, rows_filtered = rows_filtered + %(filtered)s,
     rows_quarantined = rows_quarantined + %(quarantined)s, loaded_bytes = loaded_bytes + %(loaded_bytes)s,
     state_after = coalesce(%(state)s, state_after), newest_cursor = coalesce(%(cursor)s, newest_cursor),
-    schema_version = coalesce(%(schema_version)s, schema_version), load_ids = load_ids || %(load_ids)s::text[]
+    schema_version = coalesce(%(schema_version)s, schema_version), load_ids = load_ids || %(load_ids)s::text[],
+    verdicts = %(verdicts)s, {_COST}
 where sync_id = %(sync_id)s
 """
-_CLOSE = """
+_CLOSE = f"""
 update ops.syncs set
     status = %(status)s, failure_class = %(failure_class)s, message = %(message)s, step = 'done', finished_at = now(),
-    step_seconds = %(step_seconds)s, received_bytes = %(received_bytes)s, requests = %(requests)s,
-    wait_seconds = %(wait_seconds)s, peak_memory_bytes = %(peak_memory_bytes)s, verdicts = %(verdicts)s
+    verdicts = %(verdicts)s, {_COST}
 where sync_id = %(sync_id)s
 returning started_at, finished_at, rows_extracted, rows_loaded, rows_updated, rows_deleted, rows_deduplicated,
     rows_filtered, rows_quarantined, loaded_bytes, windows, state_after, newest_cursor, schema_version, load_ids
@@ -55,7 +68,7 @@ on conflict (day, source, stream) do update set
 
 @dataclass(slots=True)
 class Cost:
-    """What the sync costs; written once, at the end."""
+    """What the sync costs, at its end or so far."""
 
     step_seconds: dict[str, float] = field(default_factory=dict[str, float])
     received_bytes: int = 0
@@ -88,9 +101,15 @@ def add_publication(
     cursor: str | None,
     schema_version: int | None,
     load_ids: list[str],
+    cost: Cost,
+    verdicts: Sequence[Verdict],
     is_last: bool,
 ) -> None:
-    """Inside the publication's own transaction: counts and data become true together."""
+    """Inside the publication's own transaction: counts and data become true together.
+
+    cost, verdicts: of the sync so far, instead of those before; the last publication's are what a killed sync is
+    settled by.
+    """
     connection.execute(
         _PUBLISHED,
         {
@@ -99,8 +118,14 @@ def add_publication(
             "deduplicated": rows.deduplicated, "filtered": rows.filtered, "quarantined": rows.quarantined,
             "loaded_bytes": loaded_bytes, "state": Jsonb(state) if state is not None else None, "cursor": cursor,
             "schema_version": schema_version, "load_ids": load_ids, "windows": windows,
+            "verdicts": _said(verdicts), **_spent(cost),
         },
     )  # fmt: skip
+
+
+def beat(connection: psycopg.Connection[Any], sync_id: str, step: str, cost: Cost) -> None:
+    """The sync is alive, and has cost so much. A sync that has published all stays `done`, a closed one as it is."""
+    connection.execute(_BEAT, {"sync_id": sync_id, "step": step, **_spent(cost)})
 
 
 def close_row(
@@ -110,17 +135,14 @@ def close_row(
     error: HeadwaterError | None,
     message: str,
     cost: Cost,
-    verdicts: list[Verdict],
+    verdicts: Sequence[Verdict],
 ) -> tuple[Any, ...]:
     """The final status; returns the row's committed figures in the order of `_CLOSE`."""
     row = connection.execute(
         _CLOSE,
         {
             "sync_id": sync_id, "status": status, "failure_class": error.failure_class if error else None,
-            "message": message or None, "step_seconds": Jsonb(cost.step_seconds),
-            "received_bytes": cost.received_bytes, "requests": cost.requests, "wait_seconds": cost.wait_seconds,
-            "peak_memory_bytes": cost.peak_memory_bytes,
-            "verdicts": Jsonb([_verdict(verdict) for verdict in verdicts]),
+            "message": message or None, "verdicts": _said(verdicts), **_spent(cost),
         },
     ).fetchone()  # fmt: skip
     assert row is not None
@@ -133,8 +155,15 @@ def add_usage(connection: psycopg.Connection[Any], sync_id: str) -> None:
     connection.execute(_USAGE, [sync_id])
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "name": verdict.name, "passed": verdict.passed, "severity": verdict.severity, "blocking": verdict.blocking,
-        "explanation": verdict.explanation, "measured": dict(verdict.measured),
-    }  # fmt: skip
+def _spent(cost: Cost) -> dict[str, Any]:
+    return asdict(cost) | {"step_seconds": Jsonb(cost.step_seconds)}
+
+
+def _said(verdicts: Sequence[Verdict]) -> Jsonb:
+    return Jsonb([
+        {
+            "name": verdict.name, "passed": verdict.passed, "severity": verdict.severity, "blocking": verdict.blocking,
+            "explanation": verdict.explanation, "measured": dict(verdict.measured),
+        }
+        for verdict in verdicts
+    ])  # fmt: skip

@@ -43,7 +43,8 @@ class SyncRequest:
 class RowCounts:
     """extracted = loaded + deduplicated + filtered + quarantined, always.
 
-    loaded: rows that reached the raw table, new and updated; updated and deleted are parts of it.
+    loaded: rows that reached the raw table, new and updated; updated is a part of it.
+    deleted: those that the source sent are a part of loaded, those that a snapshot or a replacement lacks are not.
     """
 
     extracted: int = 0

@@ -13,7 +13,8 @@ from connectors.sync.result import Status
 _SETTLE = """
 update ops.syncs set
     status = case
-        when step = 'done' and rows_quarantined > 0 then 'succeeded_with_warnings'
+        when step = 'done' and (rows_quarantined > 0 or verdicts @? '$[*] ? (@.passed == false)')
+            then 'succeeded_with_warnings'
         when step = 'done' and rows_extracted = 0 then 'succeeded_empty'
         when step = 'done' then 'succeeded'
         when %(failure_class)s = 'cancelled' then 'cancelled'
@@ -21,7 +22,14 @@ update ops.syncs set
     end,
     failure_class = case when step = 'done' then null else coalesce(%(failure_class)s, 'transient') end,
     message = case
-        when step = 'done' then 'The process ended after the last publication; settled afterwards.'
+        when step = 'done' then concat_ws(
+            ' ', 'The process ended after the last publication; settled afterwards.',
+            case when rows_quarantined > 0 then format('%%s records in quarantine.', rows_quarantined) end,
+            (
+                select string_agg(verdict ->> 'explanation', '; ')
+                from jsonb_array_elements(verdicts) as verdict where not (verdict ->> 'passed')::boolean
+            )
+        )
         else coalesce(%(message)s, format('The process ended in step %%s; %%s sealed windows are published, '
                                           'the next sync resumes there.', step, windows))
     end,
@@ -51,8 +59,8 @@ def settle_stream(
 ) -> list[Settled]:
     """Settle the stream's unfinished syncs; the caller holds the stream's lock, so no process of theirs lives.
 
-    A publication that completes the sync sets step `done` in its own transaction, so a sync killed after it counts as
-    succeeded.
+    A publication that completes the sync sets step `done`, with its verdicts, in its own transaction, so a sync killed
+    after it has succeeded, with the warnings that it would have ended with.
 
     reason: why the process ended, where the caller knows.
     """

@@ -34,6 +34,7 @@ with latest as (
             and w.window_start = latest.window_start and b.created_at > coalesce((
                 select max(s.started_at) from ops.syncs s, jsonb_array_elements(s.verdicts) said
                 where s.source = %(source)s and s.stream = %(stream)s and s.window_start = latest.window_start
+                    and s.finished_at is not null
                     and said ->> 'name' = verdict ->> 'name' and (said ->> 'passed')::boolean
             ), '-infinity')
     ) >= %(tries)s as is_hopeless

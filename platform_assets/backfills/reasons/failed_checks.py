@@ -11,7 +11,7 @@ cross join lateral (
     select format('passed again in sync %%s', s.sync_id) as how, s.started_at as at from ops.syncs s,
         jsonb_array_elements(s.verdicts) verdict
     where s.source = %(source)s and s.stream = %(stream)s and s.started_at > failing.started_at
-        and verdict ->> 'name' = failing.name and (verdict ->> 'passed')::boolean
+        and s.finished_at is not null and verdict ->> 'name' = failing.name and (verdict ->> 'passed')::boolean
     union all
     select format('version %%s accepted', v.version), v.decided_at from ops.schema_versions v
     where failing.name = 'schema_drift' and v.source = %(source)s and v.stream = %(stream)s

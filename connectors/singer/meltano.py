@@ -22,6 +22,7 @@ from connectors.singer.meltano_files import (
     over,
     read_text,
     read_yaml,
+    set_outside,
     singer_state,
 )
 from connectors.specs import NAME, did_you_mean
@@ -85,6 +86,10 @@ def read_project(path: Path, inputs: Inputs) -> tuple[Imported, ...]:
     return tuple(_Extractor(project, path, plugins, overrides, inputs, name).imported() for name in names)
 
 
+_UNREAD = ("select_filter", "schema", "catalog", "state", "load_schema")
+"""Extras of Meltano's that have no counterpart."""
+
+
 class _Extractor:
     """One extractor on its way to a source."""
 
@@ -103,6 +108,9 @@ class _Extractor:
     def imported(self) -> Imported:
         catalog = self._catalog()
         streams = list(self._streams(catalog))
+        for extra in _UNREAD:
+            if self._plugin.get(extra):
+                self._note(f"{extra} is not read: see that the streams are those that it leaves")
         attributes: dict[str, Any] = {"source": self._source, "owner": self._inputs.owner}
         attributes["connector"] = self._connector()
         if (cron := self._schedule()) is not None:
@@ -134,7 +142,12 @@ class _Extractor:
             self._note("no pip_url: the tap is taken from PATH; set connector.package to have it installed")
         if requirements and plugin.get("executable"):
             connector["executable"] = plugin["executable"]
-        if config := self._settings(plugin.get("config") or {}):
+        config = self._settings(plugin.get("config") or {})
+        for setting, variable in set_outside(self._folder, self._name, plugin.get("settings") or ()).items():
+            if setting not in (plugin.get("config") or {}):
+                config = over(config, self._settings({setting: f"${{{variable}}}"}))
+                self._note(f"set {variable} in .env: Meltano has {setting} in the project's own")
+        if config:
             connector["config"] = config
         if env := {str(key): self._value(str(key), value) for key, value in (plugin.get("env") or {}).items()}:
             connector["env"] = env

@@ -1,9 +1,12 @@
 """A Meltano project's files, read and merged; what they mean is `connectors.singer.meltano`'s business."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+
+from dotenv import dotenv_values
 
 from connectors.errors import ConfigError
 from connectors.specs import did_you_mean
@@ -50,6 +53,17 @@ def lock_of(folder: Path, plugins: list[dict[str, Any]], name: str) -> Json:
     except ValueError as error:
         raise ConfigError(str(path), f"is no JSON: {error}", "Run `meltano lock --update`, or delete it.") from error
     return {key: found[key] for key in ("pip_url", "executable", "settings", "capabilities") if key in found}
+
+
+def set_outside(folder: Path, name: str, settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Settings of the plugin that the project keeps in its `.env`, where Meltano looks for them: name to variable."""
+    kept = dotenv_values(folder / ".env")
+    prefix = re.sub(r"\W", "_", name).upper() + "_"
+    known = {str(item.get("env") or prefix + re.sub(r"\W", "_", str(item["name"])).upper()): item for item in settings}
+    found = {str(item["name"]): variable for variable, item in known.items() if variable in kept}
+    rest = {variable.removeprefix(prefix).lower(): variable for variable in kept if variable.startswith(prefix)}
+    # with two underscores it is an extra of Meltano's, or a setting of a plugin that inherits from this one
+    return found | {name: at for name, at in rest.items() if at not in known and not name.startswith("_")}
 
 
 def over(base: Json, top: Json) -> dict[str, Any]:

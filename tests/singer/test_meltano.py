@@ -170,3 +170,27 @@ def test_the_plan_is_shown_first_and_applied_with_yes(
     assert sorted(path.parent.name for path in (project.root / INGEST).rglob("defs.yaml")) == [
         "bills", "own", "postgres", "theirs",
     ]  # fmt: skip
+
+
+def test_what_meltano_keeps_in_the_projects_env_becomes_a_reference_and_is_told(meltano: Path) -> None:
+    lock = LOCK | {"settings": [{"name": "password", "sensitive": True}, {"name": "ssh_tunnel.host", "env": "JUMP"}]}
+    path = meltano.parent / "plugins" / "extractors" / "tap-postgres--meltanolabs.lock"
+    path.write_text(json.dumps(lock))
+    text = PROJECT.replace("      password: hunter2\n", "").replace(
+        "    python: python3.11\n", "    select_filter: [things]\n"
+    )
+    meltano.write_text(text)
+    (meltano.parent / ".env").write_text(
+        "TAP_POSTGRES_PASSWORD=hunter2\nTAP_POSTGRES_DBNAME=shop\nJUMP=j\nTAP_OWN__X=1\n"
+    )
+
+    postgres, billing, own = read_project(meltano, Inputs(None, {}, {}))
+
+    config = postgres.attributes["connector"]["config"]
+    assert (config["password"], config["dbname"]) == ("env:TAP_POSTGRES_PASSWORD", "env:TAP_POSTGRES_DBNAME")
+    assert config["ssh_tunnel"] == {"enable": True, "host": "env:JUMP"}
+    assert "set TAP_POSTGRES_PASSWORD in .env: Meltano has password in the project's own" in postgres.notes
+    assert "hunter2" not in str(postgres)
+    assert "dbname" not in billing.attributes["connector"]["config"]
+    assert "config" not in own.attributes["connector"]
+    assert any(note.startswith("select_filter is not read") for note in own.notes)

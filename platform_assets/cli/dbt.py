@@ -41,10 +41,10 @@ _SHORT_VALUED = re.compile(r"-[^-rt]*[rt]")
 def command(context: typer.Context) -> None:
     """Run dbt on dbt_project as the transformer role, e.g. `headwater dbt build -s +flights`. Exit code: dbt's own.
 
-    `build` builds marts beside the served ones and moves them over when their tests have passed; `build --in-place` is
-    dbt's own, and only with `--in-place` do `run`, `clone` and `retry` touch marts. `build --slim` builds what was
-    modified since it was last built well, and what reads that; `build --unit-tests` runs unit tests, too. `rollback
-    [MART ...]` serves the version before.
+    `build` builds marts beside the served ones and moves them over when their tests have passed; only with `--in-place`
+    does dbt build them where they are served (`build`, `run`, `clone`, `retry`).
+    `build --slim` builds what was modified since it was last built well, and what reads that; `build --unit-tests` runs
+    unit tests, too. `rollback [MART ...]` serves the version before.
     """
     from platform_assets.cli.demo_services import running_warehouse
     from platform_assets.dbt.environment import dbt_environment

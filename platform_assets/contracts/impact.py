@@ -1,6 +1,7 @@
-"""Who stands on a raw column: models with their columns, checks, exposures and owners."""
+"""Who stands on a raw column: models with their columns, checks, constraints, exposures and owners."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,16 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
+    """checks: dbt tests, the stream's own, and what enforced contracts hold a column to, as `not_null of marts.x.y`."""
+
     uses: tuple[Use, ...] = ()
     checks: tuple[str, ...] = ()
     exposures: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
 
-    def checks_of(self, kind: str) -> bool:
-        """Some check of that kind is among them, e.g. `accepted_values`."""
-        return any(kind in check for check in self.checks)
+    def checks_of(self, *kinds: str) -> bool:
+        """Some check of one of these kinds is among them, e.g. `accepted_values`."""
+        return any(kind in check for check in self.checks for kind in kinds)
 
 
 class Impacts:
@@ -38,8 +41,19 @@ class Impacts:
         self._lineage = lineage
         self._graph = Graph(manifest)
 
-    def of(self, source: SourceSpec, stream: StreamSpec, raw_columns: Iterable[str], names: Iterable[str]) -> Impact:
-        """raw_columns: as the table calls them; names: as the source file does, for its own checks."""
+    def of(
+        self,
+        source: SourceSpec,
+        stream: StreamSpec,
+        raw_columns: Iterable[str],
+        names: Iterable[str],
+        *,
+        is_retyped: bool = False,
+    ) -> Impact:
+        """raw_columns: as the table calls them; names: as the source file does, for its own checks.
+
+        is_retyped: the types of enforced contracts are among the checks.
+        """
         models = self._lineage.users(f"{source.schema_name}.{stream.name}", raw_columns)
         wanted = set(names)
         own = [
@@ -47,7 +61,7 @@ class Impacts:
             for check in stream.checks
             if wanted & _mentioned(check.options)
         ]
-        return self._impact(models, own, [stream.owner or source.owner])
+        return self._impact(models, own, [stream.owner or source.owner], is_retyped=is_retyped)
 
     def of_models(self, unique_ids: Iterable[str]) -> Impact:
         """Models as a whole, and what is built on them."""
@@ -57,7 +71,9 @@ class Impacts:
             models |= {unique_id: frozenset({ROWS}), **self._lineage.users(model.relation, [*model.columns, ROWS])}
         return self._impact(models, [], [])
 
-    def _impact(self, models: Mapping[str, frozenset[str]], checks: list[str], owners: list[str]) -> Impact:
+    def _impact(
+        self, models: Mapping[str, frozenset[str]], checks: list[str], owners: list[str], *, is_retyped: bool = False
+    ) -> Impact:
         uses = [
             Use(self._lineage.models[id_].relation, tuple(sorted(columns - {ROWS})), ROWS in columns)
             for id_, columns in models.items()
@@ -71,6 +87,8 @@ class Impacts:
                 exposures.append(f"{exposure['name']} ({exposure['type']})")
                 owners.append(exposure["owner"].get("email") or exposure["owner"].get("name") or "")
         checks += self._tests(models)
+        for id_, columns in models.items():
+            checks += dict.fromkeys(self._constraints(id_, columns, is_retyped=is_retyped))
         unique_owners = tuple(dict.fromkeys(owner for owner in owners if owner))
         return Impact(tuple(uses), tuple(checks), tuple(exposures), unique_owners)
 
@@ -87,6 +105,32 @@ class Impacts:
                     found.append(node["name"])
                     break
         return found
+
+    def _constraints(self, unique_id: str, columns: frozenset[str], *, is_retyped: bool) -> Iterator[str]:
+        """What the model's enforced contract holds these columns to; a view has types only, whatever its file says."""
+        node = self._manifest["nodes"].get(unique_id, {})
+        config = node.get("config", {})
+        if not (config.get("contract") or {}).get("enforced"):
+            return
+        relation = self._lineage.models[unique_id].relation
+        is_table = config.get("materialized") in ("table", "incremental")
+        for name, column in node["columns"].items():
+            if name not in columns:
+                continue
+            if is_retyped and column.get("data_type"):
+                yield f"data_type {column['data_type']} of {relation}.{name}"
+            for constraint in column.get("constraints", ()) if is_table else ():
+                yield f"{_kind(constraint)} of {relation}.{name}"
+        for constraint in node.get("constraints", ()) if is_table else ():
+            words = re.findall(r"\w+", constraint.get("expression") or "")
+            for name in sorted((columns - {ROWS}) & {*(constraint.get("columns") or ()), *words}):
+                yield f"{_kind(constraint)} of {relation}.{name}"
+
+
+def _kind(constraint: Mapping[str, Any]) -> str:
+    """not_null, primary_key, unique, check, foreign_key."""
+    kind = constraint["type"]
+    return str(getattr(kind, "value", kind))
 
 
 def _mentioned(value: Any) -> set[str]:

@@ -73,8 +73,9 @@ def plan_stream(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
     yield from _source_changes(facts, impacts)
 
 
-def _impact(facts: StreamFacts, impacts: Impacts, *names: str) -> Impact:
-    return impacts.of(facts.source, facts.stream, [facts.names.get(name, name) for name in names], names)
+def _impact(facts: StreamFacts, impacts: Impacts, *names: str, is_retyped: bool = False) -> Impact:
+    raw = [facts.names.get(name, name) for name in names]
+    return impacts.of(facts.source, facts.stream, raw, names, is_retyped=is_retyped)
 
 
 def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
@@ -87,7 +88,7 @@ def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]
         if change.kind == "new":
             continue
         names = (*standing.key, *declared.key) if change.kind == "key" else (change.column,)
-        impact = _impact(facts, impacts, *names)
+        impact = _impact(facts, impacts, *names, is_retyped=change.kind == "retyped")
         says, is_breaking = _of_contract(facts, change, impact)
         yield Planned(facts.label, "contract", change.kind, change.column, says, is_breaking, impact)
     for name, spec in stream.columns.items():
@@ -135,13 +136,13 @@ def _of_contract(facts: StreamFacts, change: Change, impact: Impact) -> tuple[st
         return f"{change}; rows are told apart otherwise", bool(impact.uses)
     if change.kind == "nullability":
         if change.after:
-            return f"{change}; models that rely on a value meet NULL", impact.checks_of("not_null")
+            return f"{change}; models that rely on a value meet NULL", impact.checks_of("not_null", "primary_key of")
         return f"{change}; records without a value: {drift.nullability}", False
     before, after = change.before, change.after
     assert isinstance(before, tuple)
     assert isinstance(after, tuple)
     if not after or (before and set(after) - set(before)):
-        return f"{change}; models meet values that they did not know", impact.checks_of("accepted_values")
+        return f"{change}; models meet values that they did not know", impact.checks_of("accepted_values", "check of")
     return f"{change}; records with another value: {drift.enum}", False
 
 
@@ -175,7 +176,7 @@ def _expected(facts: StreamFacts) -> Shape:
 def _of_source(facts: StreamFacts, change: Change, impacts: Impacts) -> Planned | None:
     stream = facts.stream
     names = stream.primary_key if change.kind == "key" else (change.old_name or change.column,)
-    impact = _impact(facts, impacts, *names)
+    impact = _impact(facts, impacts, *names, is_retyped=change.kind == "retyped")
     policy, is_used = stream.drift, bool(impact.uses)
     needed = {*stream.primary_key, *((stream.cursor.field,) if stream.cursor else ())}
     match change.kind:

@@ -214,6 +214,60 @@ def test_accepted_values_break_where_a_test_downstream_knows_them(manifest: Mani
     assert "accepted_values_stg_nyc_weather__weather_airport_code__EWR__JFK__LGA" in wider.impact.checks
 
 
+@pytest.mark.parametrize(
+    ("name", "constraint"),
+    [
+        ("sched_dep_time", "not_null of marts.flights.scheduled_departure_hhmm"),
+        ("distance", "not_null of marts.flights.distance_miles"),
+    ],
+)
+def test_a_column_made_nullable_breaks_where_an_enforced_contract_says_not_null(
+    manifest: Manifest, name: str, constraint: str
+) -> None:
+    found = only(plan(manifest, changed("nyc_flights.flights", column(name, type="bigint"))))
+
+    assert (found.kind, found.column, found.is_breaking) == ("nullability", name, True)
+    assert constraint in found.impact.checks
+    # a type is no reason: this change leaves it as it is
+    assert not [check for check in found.impact.checks if check.startswith("data_type")]
+
+
+def constrained(manifest: Manifest, constraint: Mapping[str, Any], **config: Any) -> Manifest:
+    """sched_arr_time's column of the mart of flights is under no constraint but this one."""
+    copy = deepcopy(dict(manifest))
+    node = copy["nodes"]["model.headwater.flights"]
+    node["constraints"] = [constraint]
+    node["config"] |= config
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("constraint", "config", "breaks"),
+    [
+        ({"type": "primary_key", "columns": ["scheduled_arrival_hhmm"]}, {}, True),
+        ({"type": "check", "expression": "scheduled_arrival_hhmm > 0"}, {}, False),
+        ({"type": "primary_key", "columns": ["arrival_hhmm"]}, {}, False),
+        ({"type": "primary_key", "columns": ["scheduled_arrival_hhmm"]}, {"materialized": "view"}, False),
+        ({"type": "primary_key", "columns": ["scheduled_arrival_hhmm"]}, {"contract": {"enforced": False}}, False),
+    ],
+)
+def test_only_constraints_that_null_breaks_and_that_are_enforced_make_it_a_break(
+    manifest: Manifest, constraint: Mapping[str, Any], config: Mapping[str, Any], breaks: bool
+) -> None:
+    sources = changed("nyc_flights.flights", column("sched_arr_time", type="bigint"))
+    found = only(plan(constrained(manifest, constraint, **config), sources))
+
+    assert found.is_breaking is breaks
+    said = f"{constraint['type']} of marts.flights.scheduled_arrival_hhmm"
+    assert (said in found.impact.checks) is (not config and "arrival_hhmm" not in constraint.get("columns", ()))
+
+
+def test_another_type_names_the_types_that_contracts_hold_it_to(manifest: Manifest) -> None:
+    found = only(plan(manifest, changed("nyc_reference.airports", column("alt", type="text"))))
+
+    assert "data_type integer of marts.airports_v2.altitude_feet" in found.impact.checks
+
+
 def test_a_check_of_the_source_file_on_the_column_is_named(manifest: Manifest) -> None:
     from connectors.specs import CheckSpec
 

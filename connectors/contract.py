@@ -317,6 +317,10 @@ class Common(Protocol):
         ...
 
 
+MAX_STREAMS = 40
+"""That are read in one run of one process: each holds up to five connections to the warehouse."""
+
+
 @runtime_checkable
 class ReadsTogether(Protocol):
     """A connector whose streams come out of one read of the source."""

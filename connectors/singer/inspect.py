@@ -68,6 +68,9 @@ class Inspector:
             self._note(f"a line that is no message: {line[:60].decode('utf-8', 'replace').strip()!r}", key="no message")
             return
         self.messages[said.type] += 1
+        if (said.type == "RECORD" and not said.stream) or (said.type == "STATE" and not bytes(said.value)):
+            self._note("a message without what Singer's has: is this an Airbyte source?", key="airbyte")
+            return
         match said.type:
             case "RECORD":
                 self._record(said)

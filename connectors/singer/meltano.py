@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
+from connectors.contract import MAX_STREAMS
 from connectors.errors import ConfigError
 from connectors.singer import state as states_of
 from connectors.singer.catalog import Catalog
@@ -116,6 +117,8 @@ class _Extractor:
         if (cron := self._schedule()) is not None:
             attributes["defaults"] = {"schedule": cron}
         attributes["streams"] = streams
+        if len(streams) > MAX_STREAMS:
+            self._note(f"{len(streams)} streams, and a run has at most {MAX_STREAMS}: split the source file")
         if not streams:
             self._note("no stream could be told: give the tap's catalog, --catalog, and see select")
         states = tuple(self._states({str(item.get("stream", item["name"])): str(item["name"]) for item in streams}))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
-from connectors.contract import Connector, ReadsTogether
+from connectors.contract import MAX_STREAMS, Connector, ReadsTogether
 from connectors.errors import ConfigError, HeadwaterError
 from connectors.registry import kind
 from connectors.sync import failures
@@ -18,9 +18,6 @@ from connectors.sync.lifecycle import run
 from connectors.sync.result import Progress, SyncRequest, SyncResult
 
 log = logging.getLogger(__name__)
-
-MAX_STREAMS = 40
-"""Each stream of a run holds up to five connections to the warehouse."""
 
 Outcome = SyncResult | Exception
 

@@ -62,3 +62,13 @@ def test_only_what_has_an_order_goes_backwards() -> None:
     assert list(backwards({"a": 2, "b": "10", "c": [3], "d": True}, {"a": 1, "b": "9", "c": [1], "d": False})) == [
         ("a", 2, 1)
     ]
+
+
+def test_messages_of_another_protocol_are_told_as_such() -> None:
+    inspector = Inspector()
+    inspector.take(b'{"type": "RECORD", "record": {"stream": "a", "data": {}, "emitted_at": 1}}')
+    inspector.take(b'{"type": "STATE", "state": {"type": "STREAM"}}')
+
+    assert [item.what for item in inspector.anomalies] == [
+        "a message without what Singer's has: is this an Airbyte source?"
+    ]

@@ -194,3 +194,12 @@ def test_what_meltano_keeps_in_the_projects_env_becomes_a_reference_and_is_told(
     assert "dbname" not in billing.attributes["connector"]["config"]
     assert "config" not in own.attributes["connector"]
     assert any(note.startswith("select_filter is not read") for note in own.notes)
+
+
+def test_more_streams_than_a_run_has_are_told(meltano: Path) -> None:
+    streams = [{"tap_stream_id": f"s{n}", "stream": f"s{n}", "schema": {"properties": {}}} for n in range(41)]
+    (meltano.parent / "catalog.json").write_text(json.dumps({"streams": streams}))
+
+    postgres, _, _ = read_project(meltano, Inputs(None, {"tap-postgres": meltano.parent / "catalog.json"}))
+
+    assert "41 streams, and a run has at most 40: split the source file" in postgres.notes

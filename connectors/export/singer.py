@@ -86,8 +86,8 @@ def selection(source: SourceSpec, given: Json | None, discover: Callable[[], Seq
         found = _Catalog.model_validate({"streams": entries})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(source.source, f"no catalog: {place}: {first['msg']}", _HINT) from error
+        place, why = ".".join(map(str, first["loc"])), first["msg"].partition(" or instance of ")[0]
+        raise ConfigError(source.source, f"no catalog: {place}: {why}", _HINT) from error
     return tuple(_selected(source, entry) for entry in found.streams if entry.is_selected)
 
 

@@ -111,7 +111,7 @@ DESELECTED = [{"breadcrumb": ["properties", "note"], "metadata": {"selected": Fa
         ({"schema": None}, "no schema"),
         ({"schema": "x"}, r"streams\.0\.schema"),
         ({"schema": {"properties": ["id"]}}, "no properties"),
-        ({"schema": {}, "metadata": [7]}, r"streams\.0\.metadata\.0"),
+        ({"schema": {}, "metadata": [7]}, r"streams\.0\.metadata\.0: Input should be a valid dictionary\n"),
         ({"schema": {}, "metadata": 7}, r"streams\.0\.metadata"),
         ({"schema": {}, "metadata": [{"breadcrumb": 5}]}, r"metadata\.0\.breadcrumb"),
         ({"schema": {}, "metadata": [{"breadcrumb": ["properties", ["note"]]}]}, r"breadcrumb\.1"),

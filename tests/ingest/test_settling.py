@@ -134,7 +134,10 @@ def test_a_tick_settles_what_a_killed_run_left_and_says_so(location: Location, w
         assert tick() == f"settled 1: shop.orders: failed (transient), sync {sync_id}"
         assert tick() == "no sync has died without an end"
     assert rows(warehouse, LEDGER) == [(*FAILED, LOST)]
-    assert rows(warehouse, "select syncs, rows_loaded from ops.usage") == [(1, 5)]
+    # three pages at the least had been asked for when the second window was published
+    assert rows(warehouse, "select syncs, rows_loaded, requests >= 3, received_bytes > 0 from ops.usage") == [
+        (1, 5, True, True)
+    ]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -199,8 +199,18 @@ class Policy(Spec):
     """Runs with a greater one leave the queue first; backfills have -10."""
 
 
+_WITHOUT_HARD_DELETES = {
+    "append": "which adds every record",
+    "replace": "which holds exactly what was read",
+    "scd2": "which closes the version of a deleted key",
+}
+
+
 class StreamSpec(Policy):
     """One stream: about ten facts. Each kind adds its own fields."""
+
+    hard_deletes: ClassVar[tuple[Write, ...]] = ("merge",)
+    """What `write` may be for `deletes: hard` to have an effect."""
 
     name: Name
     description: str = ""
@@ -239,6 +249,11 @@ class StreamSpec(Policy):
             raise ValueError("cursor.lag with write: append would load the rows of the lag twice; use write: merge")
         if self.snapshot and self.write not in ("merge", "scd2"):
             raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
+        if self.deletes == "hard" and (write := self.write or "append") not in self.hard_deletes:
+            raise ValueError(
+                f"deletes: hard has no effect with write: {write}, {_WITHOUT_HARD_DELETES[write]}; "
+                "take it out, or set write: merge"
+            )
         if windowed := [name for name in self.backfill.reasons if name not in ("contract", "new_files")]:
             if self.partitions is None:
                 raise ValueError(f"backfill.reasons: {windowed[0]} fills windows; it needs partitions")

@@ -8,14 +8,14 @@ See docs/singer.md.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
 from connectors.contract import Connector, Kind
 from connectors.installing.spec import BesidePath
 from connectors.process.specs import ProcessConnectorSpec, ProcessStreamSpec
-from connectors.specs import Names
+from connectors.specs import Names, Write
 
 if TYPE_CHECKING:
     from connectors.specs import SourceSpec
@@ -50,6 +50,8 @@ class SingerStreamSpec(ProcessStreamSpec):
     rename: the tap's name of a column to ours. flatten: so many levels of objects become columns, `a.b` is a_b.
     """
 
+    # a tap's new version takes the rows of the old one away, whatever their key
+    hard_deletes: ClassVar[tuple[Write, ...]] = ("merge", "append")
     stream: str | None = None
     select: Names = ()
     exclude: Names = ()

@@ -146,6 +146,7 @@ class Audit:
 
     def skip_deletes(self) -> None:
         """Say that rows which the source lacks stay: the key of a record in quarantine may be theirs."""
+        self.verdicts = [verdict for verdict in self.verdicts if verdict.name != "deletes"]
         explanation = f"deletes were not looked for, because {self.quarantined:,} records are in quarantine"
         self.verdicts.append(
             Verdict(

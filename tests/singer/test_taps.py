@@ -97,6 +97,18 @@ def test_a_new_version_replaces_the_old_rows_only_when_the_run_ends_in_order(tap
     assert done.rows.deleted == 2
 
 
+def test_an_append_takes_the_rows_of_an_old_version_away(tap: MakeTap) -> None:
+    shop = tap(orders={"write": "append", "deletes": "hard"})
+    fields = schema("orders", n={"type": "integer"})
+    result(shop.say(fields, record("orders", 1, n=1), record("orders", 1, n=2))["orders"])
+    activate = {"type": "ACTIVATE_VERSION", "stream": "orders", "version": 2}
+
+    done = result(shop.say(fields, record("orders", 2, n=2), activate)["orders"])
+
+    assert shop.rows("orders", "n, _sdc_table_version") == [(2, 2)]
+    assert done.rows.deleted == 2
+
+
 def test_batches_are_files_of_records(tap: MakeTap, tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl.gz"
     path.write_bytes(

@@ -5,9 +5,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from connectors.errors import ContractError, HeadwaterError
+from connectors.contract import Replaces
+from connectors.errors import ConfigError, ContractError, HeadwaterError
 from platform_assets.warehouse import Warehouse
-from tests.support.scripted import Attestation, Checkpoint, records, sync
+from tests.support.scripted import Attestation, Checkpoint, records, source, sync
 
 
 def rows(warehouse: Warehouse, query: str) -> list[tuple[Any, ...]]:
@@ -80,6 +81,35 @@ def test_a_snapshot_with_records_in_quarantine_says_that_it_did_not_look_for_del
     found = sync(warehouse.loader_dsn, [records({"id": 2})], **options)
     assert found.rows.deleted == 1
     assert "deletes" not in {verdict.name for verdict in found.verdicts}
+
+
+def test_a_replacement_by_version_with_a_record_in_quarantine_says_that_it_did_not_look_for_deletes(
+    warehouse: Warehouse,
+) -> None:
+    options = {"write": "merge", "primary_key": "id", "deletes": "hard", "snapshot": True}
+    sync(warehouse.loader_dsn, [records({"id": 1, "version": 1}, {"id": 2, "version": 1})], **options)
+    newer = [records({"id": 1, "version": 2}, {"version": 2}), Replaces("version", 2)]
+    result = sync(warehouse.loader_dsn, newer, **options)
+    assert [verdict.name for verdict in result.verdicts].count("deletes") == 1
+    assert rows(warehouse, "select id from raw_unit.things order by id") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("write", "does"), [("scd2", "closes"), ("append", "adds every record"), ("replace", "exactly what was read")]
+)
+def test_hard_deletes_are_refused_where_they_have_no_effect(write: str, does: str) -> None:
+    said = rf"streams\[things\]: deletes: hard has no effect with write: {write}, .*{does}.*set write: merge"
+    with pytest.raises(ConfigError, match=said):
+        source(write=write, primary_key="id", deletes="hard")
+
+
+@pytest.mark.parametrize("write", ["append", "replace"])
+def test_where_nothing_is_deleted_by_key_a_delete_mark_is_a_row(warehouse: Warehouse, write: str) -> None:
+    sync(warehouse.loader_dsn, [records({"id": 1, "v": "a"}, {"id": 1, "_deleted": True})], write=write)
+    assert rows(warehouse, "select id, v, _deleted from raw_unit.things order by v") == [
+        (1, "a", False),
+        (1, None, True),
+    ]
 
 
 def test_replace_swaps_and_refuses_to_empty_the_table(warehouse: Warehouse) -> None:

@@ -3,22 +3,23 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import psycopg
 
 from connectors.contract import DiscoveredStream, JsonRecords, Message, ReadContext, Rejected, StreamState
 from connectors.errors import ConfigError
 from connectors.secrets import MASK
-from connectors.specs import StreamSpec
+from connectors.specs import CursorSpec, StreamSpec
 from connectors.sync.result import Progress, SyncRequest, SyncResult
 
 Connection = psycopg.Connection[Any]
+RecordStatus = Literal["held", "superseded", "replayed", "discarded"]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One row of `ops.quarantine`."""
+    """One row of `ops.quarantine`. resolved_by: the sync that loaded or superseded it; none of what was discarded."""
 
     quarantine_id: int
     source: str
@@ -31,16 +32,18 @@ class Held:
     sync_id: str
     schema_version: int | None
     created_at: datetime
+    resolved_by: str | None
+    resolved_at: datetime | None
 
 
 _COLUMNS = (
     "quarantine_id, source, stream, reason, field, position, status, payload, sync_id::text, schema_version, "
-    "created_at from ops.quarantine"
+    "created_at, resolved_by::text, resolved_at from ops.quarantine"
 )
 
 
 def held(
-    connection: Connection, source: str, stream: str | None = None, *, status: str = "held", limit: int = 100
+    connection: Connection, source: str, stream: str | None = None, *, status: RecordStatus = "held", limit: int = 100
 ) -> list[Held]:
     """Records of a source or a stream, oldest first."""
     rows = connection.execute(
@@ -58,13 +61,14 @@ def one(connection: Connection, quarantine_id: int) -> Held:
     return Held(*row)
 
 
-def summary(connection: Connection) -> list[tuple[str, str, str, int, datetime]]:
-    """(source, stream, reason, records held, newest) over everything held."""
+def summary(connection: Connection, status: RecordStatus = "held") -> list[tuple[str, str, str, int, datetime]]:
+    """(source, stream, reason, records, newest) over everything of that status."""
     return connection.execute(
         """
-        select source, stream, reason, count(*), max(created_at) from ops.quarantine where status = 'held'
+        select source, stream, reason, count(*), max(created_at) from ops.quarantine where status = %s
         group by source, stream, reason order by source, stream, count(*) desc
-        """
+        """,
+        [status],
     ).fetchall()
 
 
@@ -114,6 +118,21 @@ def discard(connection: Connection, source: str, stream: str, ids: Sequence[int]
     ).rowcount
 
 
+def effect(stream: StreamSpec) -> str:
+    """What a replay does where the table has a record's key already, or cannot know it."""
+    match stream.write, bool(stream.primary_key), stream.cursor:
+        case "merge" | "scd2", _, CursorSpec() as cursor:
+            return f"A key that the table has with a greater {cursor.field} stays as it is."
+        case "merge", _, _:
+            return "There is no cursor to tell which is newer: a key that the table has takes the held record's values."
+        case "scd2", _, _:
+            return "There is no cursor to tell which is newer: the held record becomes the current version of its key."
+        case "replace", True, _:
+            return "A key that the table has stays as the last full read left it."
+        case _:
+            return "They are added beside what the table has, which is not searched for equal ones."
+
+
 class _Replaying:
     """Reads held records in place of the source; the source itself is not asked."""
 
@@ -149,7 +168,8 @@ def replay(
     """Load the stream's held records (all, or those named) exactly once; None when nothing is held.
 
     The records leave quarantine in the transaction that loads them. One that still breaks the contract comes back as
-    a new entry. The live position is neither used nor moved; repeating a replay finds nothing to do.
+    a new entry; one that is older than what the table has of its key counts as deduplicated, see `effect`. The live
+    position is neither used nor moved; repeating a replay finds nothing to do.
     """
     from connectors.sync.lifecycle import run
 

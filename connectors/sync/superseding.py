@@ -51,7 +51,7 @@ def by_read(connection: Connection, request: SyncRequest, sync_id: str, *, is_fu
 def settle_keys(connection: Connection, request: SyncRequest, sync_id: str, tables: Tables) -> int:
     """The key's newest record stays: rows dropped of a replay's stage; other syncs put what is held out of date."""
     stream = request.stream
-    if not tables.keys or stream.write == "append":
+    if not tables.keys or stream.write in (None, "append"):
         return 0
     if request.trigger != "replay":
         if stream.write != "replace":

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ SHOWN_CHARACTERS = 80
 
 command = typer.Typer(no_args_is_help=True, help="Records that broke their contract: list, show, replay, discard.")
 
+Status = Literal["held", "superseded", "replayed", "discarded"]
 Stream = Annotated[str, typer.Argument(help="SOURCE.STREAM")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 Ids = Annotated[list[int] | None, typer.Option("--id", help="Only this record; may be given several times.")]
@@ -40,6 +41,7 @@ def _parts(label: str) -> tuple[str, str]:
 @command.command("list")
 def list_held(
     stream: Annotated[str | None, typer.Argument(help="SOURCE or SOURCE.STREAM; without it a summary.")] = None,
+    status: Annotated[Status, typer.Option(help="What became of the records.")] = "held",
     limit: Annotated[int, typer.Option(min=1, help="At most so many records.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -47,26 +49,32 @@ def list_held(
     from connectors.sync import replay
 
     if stream is None:
-        _summary(as_json=as_json)
+        _summary(status, as_json=as_json)
         return
     source, _, name = stream.partition(".")
     with warehouse_session() as connection:
-        found = replay.held(connection, source, name or None, limit=limit)
-        examples = replay.examples(connection, source, name or None)
+        found = replay.held(connection, source, name or None, status=status, limit=limit)
+        examples = replay.examples(connection, source, name or None) if status == "held" else []
     if not found and not examples:
         refuse_unknown(stream)
     if as_json:
         shown = [{**asdict(item), "status": "example"} for item in examples]
         print(json.dumps([*map(_as_json, found), *shown], indent=2))
         return
-    table = output.table("", "id", "stream", "field", "reason", "position", "payload", right=["id"])
+    names = ("id", "stream", "status", "contract", "field", "reason", "position", "payload")
+    table = output.table("", *names, right=["id", "contract"])
     for item in found:
-        label = f"{item.source}.{item.stream}"
         table.add_row(
-            str(item.quarantine_id), label, item.field or "-", item.reason, item.position, _beginning(item.payload)
-        )
-    _print(table)
+            str(item.quarantine_id), f"{item.source}.{item.stream}", item.status, _version(item), item.field or "-",
+            item.reason, item.position, _beginning(item.payload),
+        )  # fmt: skip
+    _print(table, status)
     _print_examples(examples)
+
+
+def _version(item: "Held") -> str:
+    """Of the contract that the record broke."""
+    return str(item.schema_version or "-")
 
 
 def _beginning(payload: str) -> str:
@@ -85,12 +93,13 @@ def _print_examples(examples: "Sequence[Example]") -> None:
     output.console(is_data=True).print(table)
 
 
-def _summary(*, as_json: bool) -> None:
+def _summary(status: Status, *, as_json: bool) -> None:
     from connectors.sync import replay
 
     with warehouse_session() as connection:
-        found = replay.summary(connection)
-        refused = {(item.source, item.stream) for item in replay.examples(connection)}
+        found = replay.summary(connection, status)
+        examples = replay.examples(connection) if status == "held" else []
+        refused = {(item.source, item.stream) for item in examples}
     if as_json:
         keys = ("source", "stream", "reason", "records", "newest")
         print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], indent=2, default=str))
@@ -98,22 +107,23 @@ def _summary(*, as_json: bool) -> None:
     table = output.table("", "stream", "reason", "records", "newest (UTC)", right=["records"])
     for source, name, reason, number, newest in found:
         table.add_row(f"{source}.{name}", reason, f"{number:,}", f"{newest.astimezone(UTC):%Y-%m-%d %H:%M}")
-    _print(table)
+    _print(table, status)
     for source, name in sorted(refused):
         print(
             f"{source}.{name}: its last sync failed; `headwater quarantine list {source}.{name}` shows what it refused"
         )
 
 
-def _print(table: "Table") -> None:
+def _print(table: "Table", status: Status) -> None:
     if table.row_count:
         output.console(is_data=True).print(table)
     else:
-        print("nothing is held")
+        print(f"nothing is {status}")
 
 
 def _as_json(item: "Held") -> dict[str, object]:
-    return {**asdict(item), "created_at": item.created_at.astimezone(UTC).isoformat()}
+    resolved = item.resolved_at and item.resolved_at.astimezone(UTC).isoformat()
+    return {**asdict(item), "created_at": item.created_at.astimezone(UTC).isoformat(), "resolved_at": resolved}
 
 
 @command.command()
@@ -130,8 +140,15 @@ def show(
         print(json.dumps(_as_json(item), indent=2))
         return
     print(f"{item.source}.{item.stream} #{item.quarantine_id} {item.status}, {item.reason}")
-    print(f"from {item.position} of sync {item.sync_id}, {item.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    print(f"from {item.position} of sync {item.sync_id}, {_time(item.created_at)}, contract version {_version(item)}")
+    if item.resolved_at is not None:
+        by = f" by sync {item.resolved_by}" if item.resolved_by else ""
+        print(f"{item.status}{by}, {_time(item.resolved_at)}")
     print(item.payload)
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @command.command("replay")
@@ -147,7 +164,7 @@ def replay_held(
     spec = find_source(source, settings.project_root)
     request = SyncRequest(spec, spec.stream(name), trigger="replay")
     if not yes:
-        _plan(stream, ids)
+        _plan(stream, ids, replay.effect(request.stream))
         return
     with running_warehouse(settings) as warehouse:
         result = replay.replay(request, warehouse.loader_dsn, ids or None)
@@ -155,11 +172,12 @@ def replay_held(
         print("nothing is held")
         return
     rows = result.rows
-    print(f"{stream}: {rows.extracted} replayed, {rows.loaded} loaded, {rows.quarantined} back in quarantine")
+    old = f", {rows.deduplicated} not newer than what is there" if rows.deduplicated else ""
+    print(f"{stream}: {rows.extracted} replayed, {rows.loaded} loaded{old}, {rows.quarantined} back in quarantine")
 
 
-def _plan(stream: str, ids: Sequence[int] | None) -> None:
-    """What a replay would try to load, by reason."""
+def _plan(stream: str, ids: Sequence[int] | None, effect: str) -> None:
+    """What a replay would try to load, by reason, and what it does with keys that are there."""
     with warehouse_session() as connection:
         found = _held(connection, stream, ids)
     if not found:
@@ -171,6 +189,7 @@ def _plan(stream: str, ids: Sequence[int] | None) -> None:
         table.add_row(reason, f"{number:,}", str(version or "-"))
     print(f"{stream}: {output.count(len(found), 'record')} would be read again by the contract as it is now")
     output.console(is_data=True).print(table)
+    print(effect)
     print("This was the plan; give --yes to apply it.")
 
 

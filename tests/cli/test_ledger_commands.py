@@ -221,6 +221,21 @@ def test_held_records_are_summed_listed_and_shown_as_they_are(headwater: Headwat
     assert f'"amount": "{BAD}"' in headwater("quarantine", "show", number).out
 
 
+def test_what_the_source_said_anew_is_shown_with_the_sync_that_read_it(
+    headwater: Headwater, warehouse: Warehouse, held: str
+) -> None:
+    later = sync(warehouse.loader_dsn, [records(day(2, amount="2x"))], **STREAM).sync_id
+    old, _ = headwater("quarantine", "list", "unit", "--status", "superseded").out.splitlines()[-1].split()[:2]
+    assert [item["status"] for item in headwater("quarantine", "list", "unit", "--json").json] == ["held", "held"]
+    shown = headwater("quarantine", "show", old).out
+    assert f"of sync {held}, " in shown
+    assert "contract version 1\n" in shown
+    assert f"\nsuperseded by sync {later}, " in shown
+    listed = headwater("quarantine", "list", "unit.things").out.splitlines()
+    assert all(line.split()[1:4] == ["unit.things", "held", "1"] for line in listed[-2:])
+    assert headwater("quarantine", "list", "--status", "replayed").out == "nothing is replayed\n"
+
+
 def test_discarding_says_first_what_it_would_do(headwater: Headwater, warehouse: Warehouse, held: str) -> None:
     first, *_ = headwater("quarantine", "list", "unit.things", "--json").json
     one = ["quarantine", "discard", "unit.things", "--id", str(first["quarantine_id"])]
@@ -248,6 +263,7 @@ def test_a_replay_loads_what_fits_now_and_then_nothing(
 
     plan = replayed()
     assert plan.startswith("unit.things: 2 records would be read again")
+    assert "A key that the table has with a greater at stays as it is." in plan
     assert plan.endswith("This was the plan; give --yes to apply it.")
     assert sql(warehouse.admin_dsn, "select count(*) from raw_unit.things") == [(1,)]
     assert replayed("--yes") == "unit.things: 2 replayed, 1 loaded, 1 back in quarantine"

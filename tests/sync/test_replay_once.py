@@ -15,6 +15,7 @@ from tests.support.scripted import Scripted, source, sync
 
 COLUMNS: dict[str, Any] = {"n": {"type": "bigint"}}
 TIMED: dict[str, Any] = {"columns": {**COLUMNS, "at": {"type": "timestamp"}}, "cursor": {"field": "at"}}
+WRITES = ["merge", pytest.param("scd2", marks=pytest.mark.slow)]
 
 
 def statuses(stream: Stream) -> list[str]:
@@ -118,7 +119,7 @@ def test_what_a_replay_put_back_belongs_to_the_window_that_read_it(lab: Lab) -> 
     assert rows(stream) == [(1, 1)]
 
 
-@pytest.mark.parametrize("keys", [{}, {"primary_key": "id"}])
+@pytest.mark.parametrize("keys", [pytest.param({}, marks=pytest.mark.slow), {"primary_key": "id"}])
 def test_a_full_read_says_anew_all_that_is_held(lab: Lab, keys: dict[str, Any]) -> None:
     stream = lab.stream(write="replace", columns=COLUMNS, **keys)
     for bad in ("x", "y"):
@@ -147,7 +148,7 @@ def test_a_replay_into_a_replaced_table_leaves_the_keys_that_are_there(lab: Lab)
     assert rows(stream) == [(1, 1), (2, 2)]
 
 
-@pytest.mark.parametrize("write", ["merge", "scd2"])
+@pytest.mark.parametrize("write", WRITES)
 def test_a_snapshot_says_anew_all_that_is_held(lab: Lab, write: str) -> None:
     stream = lab.stream(write=write, primary_key="id", snapshot=True, columns=COLUMNS)
     stream.sync(lines('{"id":1,"n":1}', '{"id":2,"n":"x"}', '{"id":3,"n":"y"}'))
@@ -185,7 +186,7 @@ def test_a_replay_puts_no_older_record_over_a_newer_one(lab: Lab, write: str) ->
         assert found == [(1, 5, 5, True), (2, 1, 1, False), (2, 6, 6, True)]
 
 
-@pytest.mark.parametrize("write", ["merge", "scd2"])
+@pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("cursor", [{}, {"cursor": {"field": "at"}}])
 def test_a_key_that_a_later_sync_loads_is_out_of_date_in_quarantine(
     lab: Lab, write: str, cursor: dict[str, Any]
@@ -211,9 +212,13 @@ def test_a_key_that_a_later_sync_deletes_is_not_brought_back(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "older", "newer"),
-    [("timestamp", "2024-01-01T10:00:00+02:00", "2024-01-01T09:00:00Z"), ("date", "2024-01-01", "2024-01-02"),
-     ("decimal", 9, 10.5), ("text", "B", "a")],
-)  # fmt: skip
+    [
+        ("timestamp", "2024-01-01T10:00:00+02:00", "2024-01-01T09:00:00Z"),
+        pytest.param("date", "2024-01-01", "2024-01-02", marks=pytest.mark.slow),
+        pytest.param("decimal", 9, 10.5, marks=pytest.mark.slow),
+        pytest.param("text", "B", "a", marks=pytest.mark.slow),
+    ],
+)
 def test_an_older_record_of_the_key_supersedes_nothing(lab: Lab, kind: str, older: Any, newer: Any) -> None:
     stream = lab.stream(
         write="merge", primary_key="id", cursor={"field": "at"}, columns={**COLUMNS, "at": {"type": kind}},
@@ -254,3 +259,14 @@ def test_a_record_that_a_replay_puts_back_is_known_when_the_source_sends_it_agai
     assert statuses(stream) == ["replayed", "replayed", "replayed", "held", "held"]
     read(secret)
     assert statuses(stream) == ["replayed", "replayed", "replayed", "superseded", "superseded", "held"]
+
+
+def test_the_plan_of_a_replay_says_what_it_does_with_keys_that_are_there() -> None:
+    def said(**stream: Any) -> str:
+        return replay.effect(source(**stream).streams[0])
+
+    keyed = {"primary_key": "id"}
+    assert said(write="append", **keyed) == said(write="replace")
+    assert said(write="replace", **keyed) == "A key that the table has stays as the last full read left it."
+    assert said(write="merge", cursor={"field": "at"}, **keyed) == said(write="scd2", cursor={"field": "at"}, **keyed)
+    assert all("There is no cursor" in said(write=write, **keyed) for write in ("merge", "scd2"))

@@ -11,7 +11,7 @@ import psycopg
 from pydantic import TypeAdapter
 
 from connectors.errors import HeadwaterError
-from connectors.specs import SourceSpec, StreamSpec
+from connectors.specs import BackfillSpec, SourceSpec, StreamSpec
 from platform_assets.backfills import plan, store
 from platform_assets.backfills.reasons import NAMES, reasons
 from platform_assets.backfills.reasons.contract import TRIES, Finding, Found, Look, Mark, Reason
@@ -111,6 +111,7 @@ def _decided(
 ) -> list[Suggestion]:
     policy = stream.backfill
     wait = _cooling(connection, source.source, stream.name, reason.name, policy.cool_down)
+    asks = _Asks.read(connection, reason.name, source.source, stream.name)
     room = policy.daily_windows - _launched_today(connection, source.source, stream.name)
     made: list[Suggestion] = []
     is_whole = True
@@ -123,17 +124,17 @@ def _decided(
         if not partitions and not finding.held and not finding.is_live:
             made.append(_suggestion(source, stream, reason, finding, (), action))
             continue
-        if partitions and wait:
-            action, is_whole = f"cools down until {wait:%Y-%m-%d %H:%M} UTC", False
-        elif partitions and room <= 0:
-            action, is_whole = f"today's {policy.daily_windows} windows are launched already (daily_windows)", False
-        if action:
+        bound = _bound(policy, wait, room) if partitions else asks.bound(policy)
+        is_whole = is_whole and not bound
+        if action := action or bound:
             made.append(_suggestion(source, stream, reason, finding, partitions, action))
             continue
         if partitions:
             is_whole = is_whole and len(partitions) <= room
-            partitions = partitions[: max(room, 0)]
+            partitions = partitions[:room]
             room -= len(partitions)
+        elif launch:
+            asks.add(connection, reason.name, source.source, stream.name)
         made.append(_launched(connection, source, stream, reason, windows, finding, partitions, launch=launch))
     if launch and found.mark and (is_whole or not found.finds_once):
         write_mark(connection, reason.name, source.source, stream.name, found.mark)
@@ -221,6 +222,37 @@ def _cooling(connection: Connection, source: str, stream: str, reason: str, cool
         [cool_down, source, stream, reason, cool_down],
     ).fetchone()
     return row[0].astimezone(UTC) if row else None
+
+
+def _bound(policy: BackfillSpec, wait: datetime | None, room: int) -> str:
+    """Why a reason launches nothing now; empty when it may."""
+    if wait:
+        return f"cools down until {wait:%Y-%m-%d %H:%M} UTC"
+    return "" if room > 0 else f"today's {policy.daily_windows} windows are launched already (daily_windows)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """Live syncs and replays that a reason asked Dagster for: no backfill tells of them. last: of the newest."""
+
+    last: datetime | None = None
+    today: int = 0
+
+    @classmethod
+    def read(cls, connection: Connection, reason: str, source: str, stream: str) -> "_Asks":
+        mark, _ = read_mark(connection, f"{reason}: asked", source, stream)
+        last = datetime.fromisoformat(str(mark["last"])) if "last" in mark else None
+        is_today = last is not None and last.date() == datetime.now(UTC).date()
+        return cls(last, int(mark["today"]) if is_today else 0)
+
+    def bound(self, policy: BackfillSpec) -> str:
+        until = self.last + policy.cool_down if self.last else None
+        wait = until if until and until > datetime.now(UTC) else None
+        return _bound(policy, wait, policy.daily_windows - self.today)
+
+    def add(self, connection: Connection, reason: str, source: str, stream: str) -> None:
+        mark = {"last": datetime.now(UTC).isoformat(), "today": self.today + 1}
+        write_mark(connection, f"{reason}: asked", source, stream, mark)
 
 
 def _launched_today(connection: Connection, source: str, stream: str) -> int:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 15
 LOOK_SECONDS = 60
+WHY = "headwater/why"
+"""The tag of a run that a sensor asked for, with its explanation."""
 
 
 @dg.sensor(
@@ -73,12 +75,15 @@ def _sensor(source: SourceSpec, reason: str) -> dg.SensorDefinition:
             context.log.info("%s", suggestion)
             if suggestion.is_due and suggestion.is_live:
                 yield dg.RunRequest(
-                    run_key=f"{suggestion.label}:{suggestion.cause}", asset_selection=[streams[suggestion.stream]]
+                    run_key=f"{suggestion.label}:{suggestion.cause}",
+                    asset_selection=[streams[suggestion.stream]],
+                    tags={WHY: str(suggestion)},
                 )
             elif suggestion.is_due and suggestion.held:
                 yield dg.RunRequest(
                     run_key=f"{suggestion.label}:{suggestion.cause}",
                     run_config={"ops": {"replay": {"config": {"stream": suggestion.stream}}}},
+                    tags={WHY: str(suggestion)},
                 )
         said = "; ".join(map(str, found)) or f"nothing is due for {reason}"
         if not any(suggestion.is_due for suggestion in found):

@@ -85,7 +85,7 @@ def write_conf(layout: Layout, port: int) -> None:
         "unix_socket_directories": layout.socket_dir,
         "unix_socket_permissions": "0700",
         "password_encryption": "scram-sha-256",
-        "max_connections": 200,
+        "max_connections": 250,
         "shared_buffers": f"{min(max(memory_mb // 16, 64), 512)}MB",
         "effective_cache_size": f"{max(memory_mb // 4, 256)}MB",
         "maintenance_work_mem": "128MB",

@@ -101,6 +101,36 @@ def test_new_files_mean_a_live_sync_or_the_windows_of_their_names(
 
 
 @pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ("cool_down: PT6H, daily_windows: 9", "cools down until"),
+        ("cool_down: PT0S, daily_windows: 1", "today's 1 windows are launched already"),
+    ],
+)
+def test_live_syncs_are_asked_for_within_the_same_bounds_as_windows(
+    ledger: Ledger, tmp_path: Path, limits: str, says: str
+) -> None:
+    text = FILES.format(folder=tmp_path).replace("cool_down: PT0S", limits)
+    source = parse_source(yaml.safe_load(text)["attributes"], "drop.yaml")
+
+    def look() -> list[Suggestion]:
+        return suggest(ledger.connection, [source], names=["new_files"], launch=True)
+
+    assert look() == []
+    (tmp_path / "sales_1.csv").write_text("id\n")
+    assert [item.action for item in look()] == ["asked for a live sync"]
+    (tmp_path / "sales_2.csv").write_text("id\n")
+    for _ in range(2):
+        (held,) = look()
+        assert (held.is_due, held.action[: len(says)]) == (False, says)
+    ledger.connection.execute(
+        "update ops.backfill_marks set mark = replace(mark, extract(year from now())::text, '2001') "
+        "where reason like '%: asked'"
+    )
+    assert [item.action for item in look()] == ["asked for a live sync"]
+
+
+@pytest.mark.parametrize(
     ("name", "span"),
     [
         ("sales_2024-01-31.csv", (date(2024, 1, 31), date(2024, 1, 31))),

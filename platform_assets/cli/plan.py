@@ -11,11 +11,11 @@ from platform_assets.cli import output
 from platform_assets.cli.context import opened, reachable, read_settings, running_warehouse, wants_demo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from connectors.contract import DiscoveredStream
     from connectors.specs import SourceSpec
-    from connectors.sync.registry import SchemaVersion
+    from platform_assets.contracts.standing import Standing
     from platform_assets.settings import Settings
 
 BREAKING = 2
@@ -69,18 +69,18 @@ def command(
         raise typer.Exit(BREAKING)
 
 
-def _tables(settings: "Settings", notes: list[str]) -> "dict[tuple[str, str], SchemaVersion] | None":
-    """The newest schema version of every stream; None, with a note, when the warehouse does not answer."""
+def _tables(settings: "Settings", notes: list[str]) -> "Mapping[tuple[str, str], Standing] | None":
+    """What stands of every stream; None, with a note, when the warehouse does not answer."""
     import psycopg
 
-    from connectors.sync import schemabook
+    from platform_assets.contracts.standing import standing
 
     try:
         with (
             running_warehouse(settings) as warehouse,
             psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection,
         ):
-            return {(one.source, one.stream): one.schema for one in schemabook.newest(connection)}
+            return standing(connection)
     except (HeadwaterError, psycopg.OperationalError) as error:
         notes.append(f"the warehouse was not asked: {str(error).strip().splitlines()[0]}")
         return None

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.contract import DiscoveredStream
-from connectors.specs import SourceSpec, StreamSpec
-from connectors.sync.registry import SchemaVersion
+from connectors.specs import ColumnSpec, SourceSpec, StreamSpec
 from platform_assets.contracts.dbt_files import out_of_step
 from platform_assets.contracts.impact import Impact, Impacts
 from platform_assets.contracts.lineage import Lineage, lineage
@@ -20,6 +19,7 @@ from platform_assets.contracts.observed import (
     table_shape,
 )
 from platform_assets.contracts.plan import Plan, Planned, StreamFacts, missing_columns, plan_stream
+from platform_assets.contracts.standing import Standing
 from platform_assets.contracts.state import ModifiedContract
 from platform_assets.contracts.targets import targets
 
@@ -30,14 +30,14 @@ _OWN = ("_synced_at", "_deleted", "_dlt_load_id")
 class Evidence:
     """manifest: of the project now; production: what is deployed, where it was given.
 
-    tables: newest schema version by (source, stream); None when the warehouse was not asked.
+    tables: what stands in the warehouse by (source, stream); None when the warehouse was not asked.
     offers: what each source offers; a source that was not asked is left out.
     """
 
     sources: Sequence[SourceSpec]
     manifest: Mapping[str, Any]
     production: Mapping[str, Any] | None = None
-    tables: Mapping[tuple[str, str], SchemaVersion] | None = None
+    tables: Mapping[tuple[str, str], Standing] | None = None
     offers: Mapping[str, Sequence[DiscoveredStream]] = field(default_factory=dict[str, Sequence[DiscoveredStream]])
     modified: Sequence[ModifiedContract] = ()
     notes: Sequence[str] = ()
@@ -70,8 +70,10 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
         offered = evidence.offers.get(source.source)
         by_stream = offered_to(source, offered) if offered is not None else {}
         is_typed = source.connector.kind in TYPED_KINDS
-        for stream in source.streams:
-            version = (evidence.tables or {}).get((source.source, stream.name))
+        for declared in source.streams:
+            stands = (evidence.tables or {}).get((source.source, declared.name))
+            version = stands.version if stands else None
+            stream = _under_rules(declared, stands) if stands else declared
             dbt_source = known.get((source.schema_name, stream.name))
             shown = by_stream.get(stream.name)
             names = {one.source_name: one.raw_name for one in targets(stream)} | (raw_names(version) if version else {})
@@ -89,7 +91,14 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
                 knows_null=source.connector.kind == "database",
                 promised=described.columns if described else {},
                 names=names,
+                in_table=stands.columns if stands else frozenset(),
             )
+
+
+def _under_rules(stream: StreamSpec, stands: Standing) -> StreamSpec:
+    """The stream as its next sync takes it: what an operator has blocked is blocked, whatever the file says."""
+    blocked = {name: ColumnSpec(rule="block") for name in stands.blocked}
+    return stream.model_copy(update={"columns": {**stream.columns, **blocked}})
 
 
 def _relation(facts: StreamFacts) -> str:

@@ -22,7 +22,8 @@ class StreamFacts:
     standing: what models are built on; None when nothing is known. is_table: it is the raw table itself.
     offered: what the source has now; None when it was not asked. is_offered: False when the source says that the stream
         is gone. is_typed: the source says its own types; knows_null: and which columns are never NULL.
-    names: raw name by source name.
+    names: raw name by source name. in_table: raw names of the columns that the table has, blocked ones too; none where
+        it was not asked.
     """
 
     source: SourceSpec
@@ -35,6 +36,7 @@ class StreamFacts:
     knows_null: bool = False
     promised: Mapping[str, Field] = field(default_factory=dict[str, Field])
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+    in_table: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -229,6 +231,8 @@ def missing_columns(facts: StreamFacts, read: Mapping[str, list[str]], impacts: 
         for name, spec in facts.stream.columns.items()
         if spec.rule == "block" and name not in standing
     }
+    # one that a rule came to block later stays in the table, as NULL: what was told when it was new is told no more
+    blocked -= facts.in_table
     for name in read:
         if name in own or (name in there and name not in blocked) or not there:
             continue

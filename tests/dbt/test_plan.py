@@ -18,6 +18,7 @@ from platform_assets.cli import main
 from platform_assets.contracts import report
 from platform_assets.contracts.gather import Evidence, plan_of
 from platform_assets.contracts.plan import Plan, Planned
+from platform_assets.contracts.standing import Standing
 from platform_assets.contracts.state import modified_contracts, production_manifest
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
 from platform_assets.settings import load_settings
@@ -290,7 +291,7 @@ def test_what_stands_is_the_raw_table_where_the_warehouse_was_asked(manifest: Ma
     columns = tuple(replace(one, type="text") if one.name == "tz" else one for one in columns)
     table = SchemaVersion(3, columns, (), "evolved", contract)
 
-    found = only(plan(manifest, tables={("nyc_reference", "airports"): table}))
+    found = only(plan(manifest, tables={("nyc_reference", "airports"): Standing(table)}))
 
     assert (found.kind, found.column) == ("retyped", "tz")
     assert found.says == "tz retyped from text to bigint; the sync stops while the raw table has the old type"

@@ -68,7 +68,7 @@ def test_a_snapshot_finds_deletes(warehouse: Warehouse) -> None:
 def test_a_snapshot_with_records_in_quarantine_says_that_it_did_not_look_for_deletes(
     warehouse: Warehouse, write: str
 ) -> None:
-    options = {"write": write, "primary_key": "id", "snapshot": True}
+    options: dict[str, Any] = {"write": write, "primary_key": "id", "snapshot": True}
     sync(warehouse.loader_dsn, [records({"id": 1}, {"id": 2})], **options)
     skipped = sync(warehouse.loader_dsn, [records({"id": 2}, {"id": None}, {"v": 1})], **options)
     said = "deletes were not looked for, because 2 records are in quarantine"
@@ -86,7 +86,7 @@ def test_a_snapshot_with_records_in_quarantine_says_that_it_did_not_look_for_del
 def test_a_replacement_by_version_with_a_record_in_quarantine_says_that_it_did_not_look_for_deletes(
     warehouse: Warehouse,
 ) -> None:
-    options = {"write": "merge", "primary_key": "id", "deletes": "hard", "snapshot": True}
+    options: dict[str, Any] = {"write": "merge", "primary_key": "id", "deletes": "hard", "snapshot": True}
     sync(warehouse.loader_dsn, [records({"id": 1, "version": 1}, {"id": 2, "version": 1})], **options)
     newer = [records({"id": 1, "version": 2}, {"version": 2}), Replaces("version", 2)]
     result = sync(warehouse.loader_dsn, newer, **options)

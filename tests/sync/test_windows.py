@@ -15,6 +15,7 @@ from connectors.errors import ContractError, HeadwaterError, TransientError
 from connectors.specs import SourceSpec, WindowSpec, parse_source
 from connectors.sync import Progress, SyncRequest, SyncResult, sync
 from platform_assets.warehouse import Warehouse
+from tests.crash.victim import eventually
 from tests.http.serving import Exchange, serving
 from tests.support.faults import copy_file
 from tests.support.scripted import Checkpoint, records
@@ -126,6 +127,43 @@ def test_nothing_is_cut_where_the_connector_seals_nothing(warehouse: Warehouse) 
     pages = [records({"n": n}) for n in range(5)]
     result = sync_script(warehouse.loader_dsn, pages, write="append", window={"rows": 1, "seconds": "PT0S"})
     assert (result.windows, result.rows.loaded) == (1, 5)
+
+
+LOADS = "select count(distinct _dlt_load_id) from raw_unit.things"
+
+
+def test_each_message_later_than_the_windows_seconds_is_a_window_of_its_own(warehouse: Warehouse) -> None:
+    window = WindowSpec.model_validate({"rows": 1_000, "seconds": "PT0.02S"})
+    published: list[int] = []
+
+    def script() -> Iterator[Any]:
+        for n in range(3):
+            since = time.monotonic()
+            yield records({"n": n})
+            wait_out(window, since)
+            yield Checkpoint()
+            # far from a thousand rows, and from the end of the read: it was the time
+            eventually(warehouse.admin_dsn, "select 1 from ops.syncs where rows_loaded = %s", [n + 1])
+            published.append(n)
+
+    result = sync_script(warehouse.loader_dsn, script(), write="append", window=window.model_dump(mode="json"))
+
+    assert (published, result.rows.loaded) == ([0, 1, 2], 3)
+    assert sql(warehouse.admin_dsn, LOADS) == [(3,)]
+
+
+def test_messages_within_the_windows_seconds_share_a_window(warehouse: Warehouse) -> None:
+    pages = [message for n in range(3) for message in (records({"n": n}), Checkpoint())]
+    result = sync_script(warehouse.loader_dsn, pages, write="append", window={"rows": 1_000, "seconds": "PT1H"})
+
+    assert (result.windows, result.rows.loaded) == (1, 3)
+    assert sql(warehouse.admin_dsn, LOADS) == [(1,)]
+
+
+def wait_out(window: WindowSpec, since: float) -> None:
+    """Until the window's seconds have passed since then."""
+    while time.monotonic() - since < window.seconds.total_seconds():
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("windows", [1, 4])

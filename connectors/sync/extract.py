@@ -91,11 +91,12 @@ class Extraction:
 
     @property
     def _waits_for_the_end(self) -> bool:
-        """A snapshot is compared with the table as a whole, a blocking check may judge the whole sync, and a replay
-        resolves its records in one publication."""
-        stream = self._request.stream
+        """A snapshot is compared with the table as a whole, a blocking check may judge the whole sync, a partition's
+        rows take the place of all that an append has of it, and a replay resolves its records in one publication."""
+        stream, request = self._request.stream, self._request
         judged = self._audit.waits_for_the_end and stream.write != "replace"
-        return stream.snapshot or judged or self._request.trigger == "replay"
+        takes_place = request.window is not None and stream.write in (None, "append")
+        return stream.snapshot or judged or takes_place or request.trigger == "replay"
 
     @property
     def _can_cut_anywhere(self) -> bool:

@@ -3,6 +3,7 @@
 import gzip
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from connectors.contract import JsonRecords
+from connectors.contract import JsonRecords, Window
 from connectors.errors import ContractError, HeadwaterError, TransientError
 from connectors.specs import SourceSpec, WindowSpec, parse_source
 from connectors.sync import Progress, SyncRequest, SyncResult, sync
@@ -225,3 +226,25 @@ def test_a_window_that_fails_ends_the_read_at_once_and_nothing_is_published_behi
     assert sql(warehouse.admin_dsn, LEDGER) == [("failed", "contract", 0, 0)]
     again = sync_script(warehouse.loader_dsn, [records(*({"n": n} for n in range(1, 6)))], **stream)
     assert (again.state_before, again.rows.loaded) == ({}, 5)
+
+
+def test_a_partition_that_is_longer_than_a_window_is_replaced_whole_or_not_at_all(warehouse: Warehouse) -> None:
+    stream: dict[str, Any] = {
+        "write": "append", "cursor": {"field": "at"}, "columns": {"at": {"type": "timestamp"}}, "window": {"rows": 1},
+    }  # fmt: skip
+    day = Window(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+
+    def page(number: int) -> JsonRecords:
+        return records({"n": number, "at": f"2024-01-01T0{number}:00:00Z"})
+
+    found = "select n from raw_unit.things order by n"
+    for _ in range(2):
+        read = sync_script(
+            warehouse.loader_dsn, [page(1), Checkpoint(), page(2), Checkpoint()], partition=day, **stream
+        )
+        assert read.rows.loaded == 2
+        assert sql(warehouse.admin_dsn, found) == [(1,), (2,)]
+    broken = [page(3), Checkpoint(), TransientError("unit.things", "the source went away")]
+    with pytest.raises(TransientError):
+        sync_script(warehouse.loader_dsn, broken, partition=day, **stream)
+    assert sql(warehouse.admin_dsn, found) == [(1,), (2,)]

@@ -109,7 +109,7 @@ def release(connection: psycopg.Connection[Any], label: str, sync_id: str, ids: 
     """Let the records leave quarantine, in the transaction that loads them.
 
     Raises:
-        LoaderError: one of them is held no more: another replay loaded it, or somebody discarded it meanwhile.
+        LoaderError: one of them is held no more: it was loaded by another replay, superseded or discarded meanwhile.
     """
     resolved = connection.execute(
         """

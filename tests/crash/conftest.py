@@ -1,16 +1,19 @@
 """What the crash tests share; tests.support.matrix prints their matrix."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.crash.history")
+
 
 @pytest.fixture
-def matrix(request: pytest.FixtureRequest) -> object:
-    """`matrix(disposition, event)` notes the row; its outcome is the test's."""
+def matrix(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`matrix(disposition, event)` notes a row; its outcome is the test's, where `said` does not say another."""
 
-    def note(disposition: str, event: str) -> None:
-        request.node.user_properties.append(("matrix", (disposition, event)))
+    def note(disposition: str, event: str, said: str = "") -> None:
+        request.node.user_properties.append(("matrix", (disposition, event, said)))
 
     return note
 

@@ -11,10 +11,11 @@ import pytest
 from connectors.errors import ResourceError
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse, stop_warehouse
-from tests.crash.victim import DISPOSITIONS, Paged, sync, verify
+from tests.crash.history import DISPOSITIONS, verify
+from tests.crash.victim import Paged, sync, sync_earlier
 from tests.support.servers import short_folder
 
-Note = Callable[[str, str], None]
+Note = Callable[..., None]
 FREE_BYTES = 64 << 10
 """What a full device leaves to its owner before the test, so that the first writes still succeed."""
 
@@ -49,6 +50,7 @@ def test_a_full_device_under_the_working_folder(
     warehouse: Warehouse, matrix: Note, work_folder: Path, disposition: str
 ) -> None:
     matrix(disposition, "device of the working folder full")
+    sync_earlier(warehouse.loader_dsn, disposition)
     with device(work_folder, 1):
         filler: list[Path] = []
         with pytest.raises(ResourceError, match="no space left"):
@@ -56,7 +58,7 @@ def test_a_full_device_under_the_working_folder(
         filler[0].unlink()
         sync(warehouse.loader_dsn, disposition)
         assert list(work_folder.iterdir()) == [], "a left-over folder"
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+    verify(warehouse, disposition)
 
 
 @pytest.mark.slow
@@ -68,6 +70,7 @@ def test_a_full_device_under_the_warehouse(matrix: Note, disposition: str) -> No
         settings = Settings(home=home)
         warehouse = ensure_warehouse(settings)
         try:
+            sync_earlier(warehouse.loader_dsn, disposition, padding=10_000)
             filler: list[Path] = []
             big = Paged({3: lambda: filler.append(fill(home, FREE_BYTES))}, padding=10_000)
             with pytest.raises(ResourceError, match="has no room"):
@@ -75,6 +78,6 @@ def test_a_full_device_under_the_warehouse(matrix: Note, disposition: str) -> No
             filler[0].unlink()
             warehouse = ensure_warehouse(settings)
             sync(warehouse.loader_dsn, disposition, Paged(padding=10_000))
-            verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+            verify(warehouse, disposition)
         finally:
             stop_warehouse(settings)

@@ -1,342 +1,329 @@
-"""Killed at each step and inside each step, cut off, restarted, overlapped: the next sync makes everything right."""
+"""Killed at each step change, inside each step, reading, at any moment: the next sync makes everything right."""
 
-import os
 import shutil
 import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import psutil
 import psycopg
 import pytest
 
-from connectors.errors import HeadwaterError, LoaderError, ResourceError, TransientError
 from connectors.sync import Progress, SyncRequest, replay
-from connectors.sync.settle import settle_lost
-from platform_assets.warehouse import Warehouse
-from platform_assets.warehouse.layout import layout_of
+from platform_assets.settings import load_settings
+from platform_assets.warehouse import Warehouse, ensure_warehouse
+from tests.crash.history import DISPOSITIONS, PAGES, published, rows_of, verify
 from tests.crash.victim import (
-    DISPOSITIONS,
+    NEXT,
     PATIENCE_SECONDS,
     Cue,
-    Paged,
+    Undisturbed,
     die,
-    eventually,
+    held,
     killed,
-    limit_file_size,
     started,
-    step_changes,
+    survived,
     sync,
-    verify,
+    sync_earlier,
+    wait_until_gone,
+    wait_until_held,
     windows_published,
 )
 from tests.support import scripted
-from tests.support.servers import TestServer
+from tests.support.servers import TestServer, clean_environment, database_pair
 
-Note = Callable[[str, str], None]
+Note = Callable[..., None]
 ALL = list(DISPOSITIONS)
-# start, extract, three windows of land / publish / audit and back, finalize
-STEPS = range(1, 33)
+STEPS = ("extract", "publish", "land", "audit", "finalize")
+"""Those that a sync says; it is in `start` until the first of them."""
+slow = pytest.mark.slow
 
 
-def sampled(cases: list[Any], every: int = 36) -> list[Any]:
-    """Every twelfth case by default; the others with `make test-all`."""
-    slow = pytest.mark.slow
-    return [case if index % every == 0 else pytest.param(*case, marks=slow) for index, case in enumerate(cases)]
+@pytest.fixture(scope="session")
+def undisturbed(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Undisturbed]:
+    """`undisturbed(disposition, is_first)`, measured once."""
+
+    @cache
+    def measure(disposition: str, is_first: bool) -> Undisturbed:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        with beginning(server, folder, disposition, is_first=is_first) as warehouse:
+            done = survived(warehouse.loader_dsn, disposition)
+            verify(warehouse, disposition, is_first=is_first)
+        assert done is not None
+        return done
+
+    return measure
 
 
-TWO_WAYS = [pytest.param(name, marks=[] if name in ("append", "replace") else pytest.mark.slow) for name in ALL]
-"""For what happens outside of the disposition's own SQL: into the table itself, and into one beside it."""
+@contextmanager
+def beginning(server: TestServer, folder: Path, disposition: str, *, is_first: bool = False) -> Generator[Warehouse]:
+    """A warehouse of its own, most often with what an earlier sync brought."""
+    with database_pair(server, f"test_{uuid4().hex[:12]}") as pair:
+        env = clean_environment() | pair | {"HEADWATER_HOME": str(folder / "home")}
+        warehouse = ensure_warehouse(load_settings(env))
+        if not is_first:
+            sync_earlier(warehouse.loader_dsn, disposition)
+        yield warehouse
 
 
-@pytest.mark.parametrize(("disposition", "step"), sampled([(d, step) for d in ALL for step in STEPS]))
+@contextmanager
+def case(matrix: Note, disposition: str, event: str, said: str = "right") -> Generator[None]:
+    """One of several in a test, with a row of its own."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"{disposition}: {event}")
+        matrix(disposition, event, "FAILED")
+        raise
+    matrix(disposition, event, said)
+
+
+def kept_or_lost(number: int) -> str:
+    """What becomes of the dead one's folder, by turns."""
+    return "folder lost" if number % 2 else "folder kept"
+
+
+def leave(work_folder: Path, becomes: str, *, is_there: bool = True) -> None:
+    """is_there: the dead one was in the middle of its work."""
+    assert not is_there or list(work_folder.iterdir()), "nothing to keep or to lose"
+    if becomes == "folder lost":
+        shutil.rmtree(work_folder, ignore_errors=True)
+
+
+EVERY = slice(None)
+AT_STEPS = [
+    ("append", "extract", False, slice(3, 4)),
+    ("merge", "land", False, slice(-1, None)),
+    ("replace", "publish", False, slice(-2, -1)),
+    ("merge", "publish", True, slice(1, 2)),
+    *(pytest.param(d, step, False, EVERY, marks=slow) for d in ALL for step in STEPS),
+    # only its beginning differs: dlt has to make the table
+    *(pytest.param(d, step, True, slice(2), marks=slow) for d in ALL for step in STEPS),
+]
+"""Which of the sync's changes to the step; those of `make test` are a sample of the others."""
+
+
+@pytest.mark.parametrize(("disposition", "step", "is_first", "which"), AT_STEPS)
 def test_killed_at_a_step_change_the_rerun_is_right(
-    warehouse: Warehouse, work_folder: Path, matrix: Note, disposition: str, step: int
+    server: TestServer,
+    tmp_path: Path,
+    work_folder: Path,
+    undisturbed: Callable[[str, bool], Undisturbed],
+    matrix: Note,
+    disposition: str,
+    step: str,
+    is_first: bool,
+    which: slice,
 ) -> None:
-    matrix(disposition, f"killed at step change {step}")
-    died = killed(warehouse.loader_dsn, disposition, Cue(step=step))
-    if step % 2:
-        shutil.rmtree(work_folder, ignore_errors=True)  # odd cases lose the working folder, even ones keep it
-    if died or step < 4:
-        assert died, "the sync has fewer steps than the matrix asks for"
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
-    assert list(work_folder.iterdir()) == [], "a left-over folder"
+    numbers = range(1, undisturbed(disposition, is_first).said[step] + 1)[which]
+    assert numbers, "the sync never says it"
+    for number in numbers:
+        # every step change finds it kept in some dispositions, and lost in the others
+        folder = kept_or_lost(ALL.index(disposition) + number)
+        event = f"{'first sync ' if is_first else ''}killed at {step} {number}, {folder}"
+        with (
+            beginning(server, tmp_path, disposition, is_first=is_first) as warehouse,
+            case(matrix, disposition, event),
+        ):
+            assert killed(warehouse.loader_dsn, disposition, (step, number)), "fewer steps than undisturbed"
+            leave(work_folder, folder, is_there=step != "finalize")
+            sync(warehouse.loader_dsn, disposition)
+            verify(warehouse, disposition, is_first=is_first)
 
 
-@pytest.mark.parametrize("disposition", ALL)
-def test_the_matrix_covers_every_step_change(warehouse: Warehouse, disposition: str) -> None:
-    assert step_changes(warehouse.loader_dsn, disposition) <= max(STEPS)
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("disposition", [pytest.param(d, marks=[] if d == "merge" else slow) for d in ALL])
+def test_the_matrix_covers_every_step(
+    undisturbed: Callable[[str, bool], Undisturbed], disposition: str, is_first: bool
+) -> None:
+    assert set(undisturbed(disposition, is_first).said) == set(STEPS)
 
 
-@pytest.mark.parametrize(("disposition", "page"), sampled([(d, page) for d in ALL for page in (1, 2, 3)], every=4))
+@pytest.mark.parametrize(
+    ("disposition", "page"),
+    [
+        pytest.param(d, page, marks=[] if (number + page) % 4 == 0 else slow)
+        for number, d in enumerate(ALL)
+        for page in range(1, PAGES + 1)
+    ],
+)
 def test_killed_while_reading_the_sealed_pages_stay(
-    warehouse: Warehouse, matrix: Note, disposition: str, page: int
+    warehouse: Warehouse, work_folder: Path, matrix: Note, disposition: str, page: int
 ) -> None:
-    matrix(disposition, f"killed before page {page}")
-    assert killed(warehouse.loader_dsn, disposition, Cue(page=page))
-    if disposition != "replace" and page > 1:
-        with psycopg.connect(warehouse.admin_dsn) as connection:
-            assert connection.execute("select count(*) from raw_unit.things").fetchone() == ((page - 1) * 100,)
+    folder = kept_or_lost(ALL.index(disposition) + page)
+    matrix(disposition, f"killed before page {page}, {folder}")
+    sync_earlier(warehouse.loader_dsn, disposition)
+    assert killed(warehouse.loader_dsn, disposition, ("page", page))
+    leave(work_folder, folder)
+    with psycopg.connect(warehouse.admin_dsn) as connection:
+        assert rows_of(connection, disposition) == published(disposition, page - 1)
     sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+    verify(warehouse, disposition)
 
 
-@pytest.mark.parametrize(("disposition", "after"), sampled([(d, 0.02 * tick) for d in ALL for tick in range(1, 25)]))
-def test_killed_at_any_moment_the_rerun_is_right(
-    warehouse: Warehouse, matrix: Note, disposition: str, after: float
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """How a sync is held inside a step.
+
+    begin: where it waits until the lock is taken; None when it may be taken before. pages: published by then.
+    lock: what the step needs. waiting: its statement in pg_stat_activity. says: the step, where that does not tell.
+    """
+
+    begin: Cue | None
+    pages: int
+    lock: str
+    waiting: str
+    says: Cue | None = None
+
+
+RAW_LOCK = "lock table raw_unit.things in share mode"
+DLT_LOCK = "select pg_advisory_lock(hashtextextended('raw_unit', 8))"
+PARENTS_LOCK = "lock table raw_unit.parents in access exclusive mode"
+INSIDE: dict[str, Callable[[str], Inside]] = {
+    "start": lambda _: Inside(None, 0, "lock table ops.leases in share mode", "%insert into ops.leases%"),
+    "extract": lambda _: Inside(("page", 2), 1, "", ""),
+    "land": lambda _: Inside(("page", 3), 2, DLT_LOCK, "%pg_advisory_lock%", ("land", NEXT)),
+    "audit": lambda _: Inside(None, PAGES, PARENTS_LOCK, "%orphans%"),
+    "publish": lambda name: Inside(
+        ("page", 2), 1, RAW_LOCK, "%ops.swap_table%" if name == "replace" else '%"raw_unit"."things"%'
+    ),
+    "finalize": lambda _: Inside(
+        ("finalize", NEXT), PAGES, "lock table ops.syncs in share mode", "%update ops.syncs%finished_at%"
+    ),
+}
+SAMPLE = (("append", "publish"), ("merge", "land"), ("replace", "audit"), ("scd2", "finalize"))
+INSIDE_CASES = [pytest.param(d, step, marks=[] if (d, step) in SAMPLE else slow) for d in ALL for step in INSIDE]
+
+
+@pytest.mark.parametrize(("disposition", "step"), INSIDE_CASES)
+def test_killed_inside_a_step_nothing_of_it_is_visible(
+    warehouse: Warehouse, work_folder: Path, matrix: Note, disposition: str, step: str
 ) -> None:
-    matrix(disposition, f"killed after {after:.2f} s")
-    killed(warehouse.loader_dsn, disposition, Cue(after=after))
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+    inside, dsn = INSIDE[step](disposition), warehouse.loader_dsn
+    folder = kept_or_lost(ALL.index(disposition) + list(INSIDE).index(step))
+    matrix(disposition, f"killed inside {step}, {folder}")
+    sync_earlier(dsn, disposition)
+    checks = _parents(warehouse) if step == "audit" else []
+    cues = [cue for cue in (inside.begin, inside.says) if cue is not None]
+    with psycopg.connect(warehouse.admin_dsn) as blocker:
+        if inside.begin is None:
+            blocker.execute(inside.lock.encode())
+        with held(dsn, disposition, *cues, checks=checks) as child:
+            if inside.begin is not None:
+                child.wait_for(inside.begin)
+                if disposition != "replace" and inside.begin[0] == "page":
+                    windows_published(dsn, inside.pages)
+            if inside.begin is not None and inside.lock:
+                blocker.execute(inside.lock.encode())
+                child.go()
+            if inside.says is not None:
+                child.wait_for(inside.says)
+                child.go()
+            if inside.lock:
+                wait_until_held(warehouse.admin_dsn, inside.waiting)
+            child.kill()
+        is_visible = disposition != "replace" or step == "finalize"
+        assert rows_of(blocker, disposition) == published(disposition, inside.pages if is_visible else 0)
+    leave(work_folder, folder, is_there=step not in ("start", "finalize"))
+    wait_until_gone(warehouse.admin_dsn)
+    sync(dsn, disposition)
+    verify(warehouse, disposition)
 
 
-def _blocked_publication(warehouse: Warehouse, disposition: str) -> Any:
-    """A child whose second publication waits for a lock of ours, in the middle of its transaction."""
-    sync(warehouse.loader_dsn, disposition)
-    blocker = psycopg.connect(warehouse.admin_dsn)
-    blocker.execute("truncate raw_unit.things")
-    blocker.execute("delete from ops.stream_state")
-    blocker.execute("delete from ops.quarantine")
-    blocker.execute("delete from ops.schema_versions where sync_id is not null")
-    blocker.execute("delete from ops.syncs")
-    blocker.commit()
-    blocker.execute("lock table raw_unit.things in share mode")
-    return blocker
-
-
-@pytest.mark.parametrize("disposition", ALL)
-def test_killed_inside_a_publication_nothing_of_it_is_visible(
-    warehouse: Warehouse, matrix: Note, disposition: str
-) -> None:
-    matrix(disposition, "killed inside a publication")
-    with _blocked_publication(warehouse, disposition) as blocker:
-        child = started(_sync_quietly, warehouse.loader_dsn, disposition)
-        _wait_for_waiter(warehouse)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert blocker.execute("select count(*) from raw_unit.things").fetchone() == (0,)
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
-
-
-@pytest.mark.parametrize("disposition", TWO_WAYS)
-def test_a_cut_connection_inside_a_publication_fails_the_sync_and_loses_nothing(
-    warehouse: Warehouse, matrix: Note, disposition: str
-) -> None:
-    matrix(disposition, "connection cut inside a publication")
-    failures: list[HeadwaterError] = []
-    with _blocked_publication(warehouse, disposition):
-        victim = threading.Thread(target=_sync_collecting, args=(warehouse.loader_dsn, disposition, failures))
-        victim.start()
-        _wait_for_waiter(warehouse)
-        with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
-            admin.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where wait_event_type = 'Lock' and application_name like 'headwater unit%' "
-                "and datname = current_database()"
-            )
-        victim.join(PATIENCE_SECONDS)
-    assert [type(failure) for failure in failures] == [LoaderError]
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
-
-
-@pytest.mark.parametrize("disposition", TWO_WAYS)
-def test_a_process_that_lost_its_stream_can_never_publish_late(
-    warehouse: Warehouse, matrix: Note, disposition: str
-) -> None:
-    matrix(disposition, "paused, overtaken, woken up")
-    child = started(_sync_stopping_itself, warehouse.loader_dsn, disposition)
-    eventually(warehouse.admin_dsn, "select 1 from ops.syncs where status = 'running' and windows = 0")
-    _wait_until_stopped(child.pid)
-    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
-        # the server gives up on the silent process, as it would behind a dead network
-        admin.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
-            "where application_name like 'headwater unit%' and datname = current_database()"
-        )
-    eventually(
-        warehouse.admin_dsn,
-        "select 1 where not exists (select 1 from pg_locks where locktype = 'advisory' "
-        "and database = (select oid from pg_database where datname = current_database()))",
-    )
-    sync(warehouse.loader_dsn, disposition)
-    os.kill(child.pid, signal.SIGCONT)
-    child.join(PATIENCE_SECONDS)
-    assert child.exitcode == 3, "the overtaken process must end with an error"
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
-
-
-@pytest.mark.parametrize("disposition", TWO_WAYS)
-def test_a_restarted_server_fails_the_sync_and_loses_nothing(
-    server: TestServer, warehouse: Warehouse, matrix: Note, disposition: str
-) -> None:
-    matrix(disposition, "PostgreSQL restarted")
-
-    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
-        # the tests' server does not flush at every commit; here a lost commit would be the test's own
-        admin.execute("alter role headwater_loader set synchronous_commit = on")
-        admin.execute("checkpoint")
-    layout = layout_of(server.settings.home)
-
-    def restart() -> None:
-        command = [str(layout.bin_dir / "pg_ctl"), "-D", str(layout.data_dir), "-m", "immediate", "-w", "restart"]
-        owner = layout.owner.uid if layout.owner.is_other else None
-        subprocess.run(command, check=True, user=owner, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    with pytest.raises(LoaderError):
-        sync(warehouse.loader_dsn, disposition, Paged({3: restart}))
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
-
-
-def test_an_epoch_that_moved_on_refuses_the_publication(warehouse: Warehouse) -> None:
-    def overtake() -> None:
-        windows_published(warehouse.admin_dsn, 1)
-        with psycopg.connect(warehouse.admin_dsn, autocommit=True) as admin:
-            admin.execute("update ops.leases set epoch = epoch + 1")
-
-    with pytest.raises(LoaderError, match="a later sync took the stream over"):
-        sync(warehouse.loader_dsn, "append", Paged({2: overtake}))
+def _parents(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """A check that reads another table, where an audit can be held."""
     with psycopg.connect(warehouse.admin_dsn) as admin:
-        assert admin.execute("select count(*) from raw_unit.things").fetchone() == (100,)
+        admin.execute("create table raw_unit.parents (n bigint, _deleted boolean)")
+        admin.execute("grant select on raw_unit.parents to headwater_loader")
+    return [{"type": "reference", "column": "n", "to": "parents.n", "severity": "warn"}]
 
 
-@pytest.mark.parametrize("disposition", TWO_WAYS)
-def test_a_second_sync_is_refused_at_once(warehouse: Warehouse, matrix: Note, disposition: str) -> None:
-    matrix(disposition, "two syncs at once")
-    refused: list[HeadwaterError] = []
-
-    def overlap() -> None:
-        _sync_collecting(warehouse.loader_dsn, disposition, refused)
-
-    sync(warehouse.loader_dsn, disposition, Paged({2: overlap}))
-    assert [type(error) for error in refused] == [TransientError]
-    assert "another sync of this stream is running" in str(refused[0])
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+TIMED = [("append", 3), *(pytest.param(d, 12, marks=slow) for d in ALL)]
 
 
-@pytest.mark.parametrize("disposition", TWO_WAYS)
-def test_a_full_disk_is_a_resource_failure(warehouse: Warehouse, matrix: Note, disposition: str) -> None:
-    matrix(disposition, "disk full")
-    child = started(_sync_on_a_full_disk, warehouse.loader_dsn, disposition)
-    child.join(PATIENCE_SECONDS)
-    assert child.exitcode == ResourceError.exit_code
-    sync(warehouse.loader_dsn, disposition)
-    verify(warehouse.loader_dsn, disposition, warehouse.admin_dsn)
+@pytest.mark.parametrize(("disposition", "times"), TIMED)
+def test_killed_at_any_moment_the_rerun_is_right(
+    server: TestServer,
+    tmp_path: Path,
+    work_folder: Path,
+    undisturbed: Callable[[str, bool], Undisturbed],
+    matrix: Note,
+    disposition: str,
+    times: int,
+) -> None:
+    """At equal fractions of an undisturbed sync's time, the late ones first: they tell when it takes less now."""
+    seconds, kills = undisturbed(disposition, False).seconds, 0
+    for number in range(times, 0, -1):
+        fraction = number / (times + 1)
+        folder = kept_or_lost(ALL.index(disposition) + number)
+        event = f"killed after {fraction:.0%} of its time, {folder}"
+        with beginning(server, tmp_path, disposition) as warehouse:
+            done = survived(warehouse.loader_dsn, disposition, after=fraction * seconds)
+            said = "right" if done is None else "was done before"
+            with case(matrix, disposition, event, said):
+                leave(work_folder, folder, is_there=False)
+                sync(warehouse.loader_dsn, disposition)
+                verify(warehouse, disposition)
+        kills += done is None
+        seconds = seconds if done is None else min(seconds, done.seconds)
+    assert kills > times / 2, "most of them were done before"
 
 
 REPLAYED: dict[str, Any] = {"write": "append", "columns": {"n": {"type": "bigint"}}, "max_quarantined": {"share": 1}}
-REPLAY_STEPS = [pytest.param(step, marks=[] if step == 6 else pytest.mark.slow) for step in range(1, 9)]
 
 
-@pytest.mark.parametrize("step", REPLAY_STEPS)
-def test_a_replay_killed_at_a_step_change_loads_its_records_once(warehouse: Warehouse, matrix: Note, step: int) -> None:
-    matrix("replay", f"killed at step change {step}")
-    scripted.sync(warehouse.loader_dsn, [scripted.records({"n": 1}, {"n": "x"})], **REPLAYED)
-    with psycopg.connect(warehouse.admin_dsn) as admin:
-        # as if the contract had been mended
-        admin.execute("update ops.quarantine set payload = '{\"n\": 2}'")
-    child = started(_replay_until, warehouse.loader_dsn, step)
-    child.join(PATIENCE_SECONDS)
-    assert child.exitcode == -signal.SIGKILL
-    declared = scripted.source(**REPLAYED)
-    replay.replay(SyncRequest(declared, declared.streams[0], "replay"), warehouse.loader_dsn)
-    with psycopg.connect(warehouse.admin_dsn) as admin:
-        assert admin.execute("select n from raw_unit.things order by n").fetchall() == [(1,), (2,)]
-        assert admin.execute("select status from ops.quarantine").fetchall() == [("replayed",)]
-        assert admin.execute("select 1 from ops.syncs where status = 'running'").fetchall() == []
+@pytest.mark.parametrize("which", [slice(-1, None), pytest.param(EVERY, marks=slow)])
+def test_a_replay_killed_at_a_step_change_loads_its_records_once(
+    server: TestServer, tmp_path: Path, work_folder: Path, matrix: Note, which: slice
+) -> None:
+    with _refused(server, tmp_path) as warehouse:
+        said = _replay(warehouse.loader_dsn, lambda _: None)
+        assert set(said) == set(STEPS)
+    for number, cue in enumerate([(step, n) for step, times in said.items() for n in range(1, times + 1)][which]):
+        folder = kept_or_lost(number)
+        event = f"killed at {cue[0]} {cue[1]}, {folder}"
+        with _refused(server, tmp_path) as warehouse, case(matrix, "replay", event):
+            child = started(_replay_until, warehouse.loader_dsn, cue)
+            child.join(PATIENCE_SECONDS)
+            assert child.exitcode == -signal.SIGKILL
+            leave(work_folder, folder, is_there=cue[0] != "finalize")
+            _replay(warehouse.loader_dsn, lambda _: None)
+            # where nothing is left to replay, the next sync sees to what the dead one left
+            scripted.sync(warehouse.loader_dsn, [], **REPLAYED)
+            with psycopg.connect(warehouse.admin_dsn) as admin:
+                assert admin.execute("select n from raw_unit.things order by n").fetchall() == [(1,), (2,)]
+                assert admin.execute("select status from ops.quarantine").fetchall() == [("replayed",)]
+                assert admin.execute("select 1 from ops.syncs where status = 'running'").fetchall() == []
+            assert list(work_folder.iterdir()) == [], "a left-over folder"
 
 
-def _replay_until(dsn: str, step: int) -> None:
-    steps = 0
+@contextmanager
+def _refused(server: TestServer, folder: Path) -> Generator[Warehouse]:
+    """A warehouse with one record in quarantine, as if the contract had been mended."""
+    with beginning(server, folder, "append", is_first=True) as warehouse:
+        scripted.sync(warehouse.loader_dsn, [scripted.records({"n": 1}, {"n": "x"})], **REPLAYED)
+        with psycopg.connect(warehouse.admin_dsn) as admin:
+            admin.execute("update ops.quarantine set payload = '{\"n\": 2}'")
+        yield warehouse
 
-    def on_step(_: str) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == step:
-            die()
+
+def _replay(dsn: str, reached: Callable[[Cue], None]) -> Counter[str]:
+    """What it said."""
+    said: Counter[str] = Counter()
+
+    def on_step(step: str) -> None:
+        said[step] += 1
+        reached((step, said[step]))
 
     declared = scripted.source(**REPLAYED)
     replay.replay(SyncRequest(declared, declared.streams[0], "replay"), dsn, progress=Progress(on_step=on_step))
+    return said
 
 
-def test_a_killed_sync_is_settled_without_waiting_for_the_next(warehouse: Warehouse) -> None:
-    assert killed(warehouse.loader_dsn, "append", Cue(page=2))
-    eventually(
-        warehouse.admin_dsn,
-        "select 1 where not exists (select 1 from pg_stat_activity where application_name like 'headwater unit%')",
-    )
-    assert len(settle_lost(warehouse.loader_dsn, silent_for=timedelta(0))) == 1
-    with psycopg.connect(warehouse.admin_dsn) as admin:
-        assert admin.execute("select status, failure_class, rows_loaded, windows from ops.syncs").fetchone() == (
-            "failed", "transient", 100, 1,
-        )  # fmt: skip
-
-
-def test_a_sync_killed_after_its_last_publication_counts_as_succeeded(warehouse: Warehouse) -> None:
-    def die_when_done(step: str) -> None:
-        if step == "finalize":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    child = started(_sync_with, warehouse.loader_dsn, "append", die_when_done)
-    child.join(PATIENCE_SECONDS)
-    assert child.exitcode == -signal.SIGKILL
-    sync(warehouse.loader_dsn, "append")
-    with psycopg.connect(warehouse.admin_dsn) as admin:
-        first = admin.execute("select status, rows_loaded from ops.syncs order by started_at limit 1").fetchone()
-    assert first == ("succeeded", 300)
-
-
-def _sync_quietly(dsn: str, disposition: str) -> None:
-    sync(dsn, disposition)
-
-
-def _sync_with(dsn: str, disposition: str, on_step: Callable[[str], None]) -> None:
-    sync(dsn, disposition, progress=Progress(on_step=on_step))
-
-
-def _sync_collecting(dsn: str, disposition: str, failures: list[HeadwaterError]) -> None:
-    try:
-        sync(dsn, disposition)
-    except HeadwaterError as error:
-        failures.append(error)
-
-
-def _sync_stopping_itself(dsn: str, disposition: str) -> None:
-    try:
-        sync(dsn, disposition, Paged({2: lambda: os.kill(os.getpid(), signal.SIGSTOP)}))
-    except HeadwaterError:
-        os._exit(3)
-    os._exit(0)
-
-
-def _sync_on_a_full_disk(dsn: str, disposition: str) -> None:
-    limit_file_size(512)
-    try:
-        sync(dsn, disposition)
-    except HeadwaterError as error:
-        os._exit(error.exit_code)
-    os._exit(0)
-
-
-def _wait_for_waiter(warehouse: Warehouse) -> None:
-    eventually(
-        warehouse.admin_dsn,
-        "select 1 from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'headwater unit%' "
-        "and datname = current_database()",
-    )
-
-
-def _wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-        assert time.monotonic() < deadline, "the child never stopped itself"
-        time.sleep(0.02)
+def _replay_until(dsn: str, cue: Cue) -> None:
+    _replay(dsn, lambda reached: die() if reached == cue else None)

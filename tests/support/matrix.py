@@ -1,5 +1,7 @@
 """Collects every row of the crash and overlap matrix and prints it at the end of the run."""
 
+from typing import cast
+
 import pytest
 
 _rows: list[tuple[str, str, str]] = []
@@ -9,8 +11,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call":
         for name, value in report.user_properties:
             if name == "matrix":
-                disposition, event = value
-                _rows.append((disposition, event, report.outcome))
+                disposition, event, said = cast("tuple[str, str, str]", value)
+                _rows.append((disposition, event, said or _outcome(report)))
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if reason := getattr(report, "wasxfail", ""):
+        return f"KNOWN TO BE WRONG ({reason})"
+    return "right" if report.passed else report.outcome.upper()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -18,9 +26,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.write_sep("-", "crash and overlap matrix")
     for disposition in dict.fromkeys(row[0] for row in _rows):
-        cells = [
-            f"{event}: {'right' if outcome == 'passed' else outcome.upper()}"
-            for name, event, outcome in _rows
-            if name == disposition
-        ]
+        cells = [f"{event}: {said}" for name, event, said in _rows if name == disposition]
         terminalreporter.write_line(f"{disposition:14} {len(cells)} cases; " + "; ".join(cells))

@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from connectors.errors import ConfigError, HeadwaterError
 from platform_assets.dbt import beside
+from platform_assets.dbt.gone import say_missing
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
 from platform_assets.dbt.served import remember
@@ -38,7 +39,8 @@ def main(name: str, words: Sequence[str]) -> int:
     settings = load_settings()
     project_dir = Path(os.environ["DBT_PROJECT_DIR"])
     manifest = prepared_manifest(project_dir, settings)
-    graph = Graph(read_manifest(manifest))
+    read = read_manifest(manifest)
+    graph = Graph(read)
     if name == "build":
         # only now: the manifest says where marts are served
         os.environ.update(beside.BESIDE)
@@ -51,7 +53,9 @@ def main(name: str, words: Sequence[str]) -> int:
     models: list[str] = [json.loads(line)["unique_id"] for line in cast("list[str]", listed.result or ())]
     if name != "build":
         _refuse_marts(name, graph, models)
-        return _exit_code(dbt.invoke([name, *words]))
+        result = dbt.invoke([name, *words])
+        say_missing(_dsn(), read, graph, [id_ for id_ in models if _statuses(result).get(id_) == "success"])
+        return _exit_code(result)
     defer = [] if asked["defer"] else beside.beside_words(state)
     dsn = _dsn()
     with beside.locked(dsn, graph, models):
@@ -60,10 +64,12 @@ def main(name: str, words: Sequence[str]) -> int:
         result = dbt.invoke([name, *words, *defer])
         if result.exception is not None and result.result is None:
             return _exit_code(result)
-        found = {one.node.unique_id: str(one.status) for one in cast("Any", result.result)}
+        found = _statuses(result)
         judged = beside.judge(graph, models, found, beside.never_served(dsn, graph))
         beside.publish(dsn, [graph.models[id_].name for id_ in judged.published])
-    remember(settings, manifest, beside.done(models, found, judged))
+    done = beside.done(models, found, judged)
+    say_missing(dsn, read, graph, done)
+    remember(settings, manifest, done)
     for id_ in judged.published:
         print(f"published {graph.models[id_].relation}")
     for id_, reason in judged.held.items():
@@ -92,6 +98,11 @@ def _refuse_marts(name: str, graph: Graph, models: Sequence[str]) -> None:
             f"would change {', '.join(marts[:3])}{more} before any test has passed",
             "Use `headwater dbt build`, which serves marts once their tests have passed; or add `--in-place`.",
         )
+
+
+def _statuses(result: dbtRunnerResult) -> dict[str, str]:
+    """Unique id to status; nothing when dbt did not come that far."""
+    return {one.node.unique_id: str(one.status) for one in cast("Any", result.result or ())}
 
 
 def _exit_code(result: dbtRunnerResult) -> int:

@@ -11,7 +11,9 @@ import dagster as dg
 from platform_assets.dbt import beside
 from platform_assets.dbt.environment import dbt_environment
 from platform_assets.dbt.failures import dbt_error
+from platform_assets.dbt.gone import say_missing
 from platform_assets.dbt.graph import Graph
+from platform_assets.dbt.manifest import read_manifest
 from platform_assets.dbt.served import remember
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
@@ -103,7 +105,9 @@ def _build(
     yield from (built[id_] for id_ in judged.published if id_ in built)
     for id_, reason in judged.held.items():
         context.log.warning("%s was built, but the one before is served on: %s", graph.models[id_].relation, reason)
-    remember(settings, build.manifest, beside.done(models, outcome.statuses, judged))
+    done = beside.done(models, outcome.statuses, judged)
+    say_missing(warehouse.transformer_dsn, read_manifest(build.manifest), graph, done)
+    remember(settings, build.manifest, done)
     forget_old_runs(runs)
     if outcome.error is not None:
         raise dbt_error(graph, target, outcome.error)

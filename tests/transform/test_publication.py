@@ -10,10 +10,14 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 import pytest
+from psycopg.sql import Identifier
 
 from connectors.errors import ConfigError, LoaderError
+from connectors.sync import gone
+from connectors.sync.schema import Drift
 from platform_assets.components.dbt_project import DbtProject
 from platform_assets.dbt.beside import Judged, judge, publish, roll_back
+from platform_assets.dbt.gone import say_missing
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
 from platform_assets.dbt.served import served_manifest
@@ -193,3 +197,55 @@ def test_a_mart_is_held_when_what_it_reads_or_is_tested_against_is(graph: Graph)
     # a first build of a part: the test has nothing to look at
     first = dict.fromkeys(alone, "success") | {tested.unique_id: "error"}
     assert judge(graph, alone, first, frozenset([f"{MART}carrier_days"])).held == {}
+
+
+STAGED = "staging.stg_nyc_reference__airlines"
+NAME = "Full name of the carrier."
+
+
+def source_sends(warehouse: Warehouse, *missing: str) -> None:
+    """What a sync leaves on the raw columns of airlines."""
+    raw = Identifier("raw_nyc_reference", "airlines")
+    with psycopg.connect(warehouse.loader_dsn) as session:
+        gone.say_missing(session, raw, [Drift("missing", name, "text", None, "warn") for name in missing])
+
+
+def comments(warehouse: Warehouse) -> dict[str, str]:
+    query = f"""
+        select attname, coalesce(col_description(attrelid, attnum), '') from pg_attribute
+        where attrelid = '{STAGED}'::regclass and attnum > 0
+    """
+    return {str(name): str(said) for name, said in fetch(warehouse, query)}
+
+
+def test_a_staging_column_says_that_the_source_lacks_it_until_it_is_back(marts: Transform, graph: Graph) -> None:
+    manifest = read_manifest(prepared_manifest(PROJECT, marts.settings))
+    views = [id_ for id_, model in graph.models.items() if model.relation == STAGED]
+    before = comments(marts.warehouse)
+    assert before["airline_name"] == NAME
+    try:
+        source_sends(marts.warehouse, "name")
+        for _ in range(2):
+            say_missing(marts.warehouse.transformer_dsn, manifest, graph, views)
+        said = comments(marts.warehouse)
+    finally:
+        source_sends(marts.warehouse)
+    say_missing(marts.warehouse.transformer_dsn, manifest, graph, views)
+
+    first, second = said.pop("airline_name").split("\n\n")
+    assert first.startswith("Missing from the source since 20")
+    assert second == NAME
+    assert said == {name: text for name, text in before.items() if name != "airline_name"}
+    assert comments(marts.warehouse) == before
+
+
+@pytest.mark.slow
+def test_a_run_leaves_it_on_the_views_that_it_built(marts: Transform, instance: dg.DagsterInstance) -> None:
+    try:
+        source_sends(marts.warehouse, "name")
+        assert marts.run(instance, "staging/stg_nyc_reference__airlines").success
+        assert comments(marts.warehouse)["airline_name"].endswith(f"synced since.\n\n{NAME}")
+    finally:
+        source_sends(marts.warehouse)
+    assert marts.run(instance, "staging/stg_nyc_reference__airlines").success
+    assert comments(marts.warehouse)["airline_name"] == NAME

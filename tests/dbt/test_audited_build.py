@@ -66,6 +66,7 @@ models:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_slim_build_defers_to_unchanged_parents_takes_children_along_and_serves_no_orphans(
     env: dict[str, str], raw: Warehouse, tmp_path: Path
 ) -> None:
@@ -102,9 +103,14 @@ def published(done: "subprocess.CompletedProcess[str]") -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_whatever_else_builds_keeps_off_the_marts_unless_told(env: dict[str, str], raw: Warehouse) -> None:
+    gone = "Missing from the source since 2024-01-01 00:00 UTC: NULL in every row synced since."
+    with psycopg.connect(raw.loader_dsn) as session:
+        session.execute(f"comment on column raw_nyc_reference.airlines.name is '{gone}'".encode())
     staged = headwater(env, "run", "-s", "stg_nyc_reference__airlines")
     assert staged.returncode == 0, staged.stdout + staged.stderr
+    assert comment(raw, "staging.stg_nyc_reference__airlines", 2).startswith(gone)
     assert count(raw, "staging.stg_nyc_reference__airlines") == count(raw, "raw_nyc_reference.airlines")
 
     refused = headwater(env, "--no-use-colors", "run", "-s", "+airlines")
@@ -114,11 +120,12 @@ def test_whatever_else_builds_keeps_off_the_marts_unless_told(env: dict[str, str
     assert relation(raw, "marts.airlines") is None
 
     # the tests of marts that are not there yet cannot run, and hold nothing
-    built = headwater(env, "--no-use-colors", "--log-level", "info", "build", "-s", "airlines")
+    built = headwater(env, "--no-use-colors", "--log-level", "info", "build", "-s", "+airlines")
     assert published(built) == {"airlines"}, built.stdout + built.stderr
+    assert comment(raw, "staging.stg_nyc_reference__airlines", 2).startswith(gone)
     assert relation(raw, "marts__next.airlines") is None
 
-    in_place = headwater(env, "run", "-s", "planes", "+planes", "--in-place")
+    in_place = headwater(env, "run", "-s", "+planes", "--in-place")
     assert in_place.returncode == 0, in_place.stdout + in_place.stderr
     assert relation(raw, "marts.planes") is not None
 
@@ -126,6 +133,14 @@ def test_whatever_else_builds_keeps_off_the_marts_unless_told(env: dict[str, str
     assert wrong.returncode == 2
     assert "No such option" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def comment(warehouse: Warehouse, relation: str, place: int) -> str:
+    """Of the column at this place, from 1."""
+    with psycopg.connect(warehouse.transformer_dsn) as session:
+        row = session.execute("select col_description(%s::regclass, %s)", [relation, place]).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def relation(warehouse: Warehouse, name: str) -> object:

@@ -9,6 +9,7 @@ from connectors.contract import DiscoveredStream
 from connectors.specs import ColumnSpec, SourceSpec, StreamSpec
 from platform_assets.contracts.dbt_files import out_of_step
 from platform_assets.contracts.impact import Impact, Impacts
+from platform_assets.contracts.in_step import contradictions
 from platform_assets.contracts.lineage import Lineage, lineage
 from platform_assets.contracts.observed import (
     TYPED_KINDS,
@@ -60,6 +61,7 @@ def plan_of(evidence: Evidence, project: Path, wants: Callable[[SourceSpec, Stre
         f"dbt_project/{file.path} differs from the source file: run `headwater contract write`"
         for file in out_of_step(evidence.sources, project)
     ]
+    notes += [f"dbt_project/{said}" for said in contradictions(evidence.sources, evidence.manifest, known)]
     return Plan(tuple(dict.fromkeys(changes)), tuple(notes))
 
 

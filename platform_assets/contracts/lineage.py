@@ -20,6 +20,7 @@ _IGNORED_MACROS = re.compile(r"{%-?\s*(materialization|test|snapshot)\b")
 class ModelSql:
     """columns: each output column and what it is made of. rows: what decides which rows there are.
 
+    passed: output columns that are a column of a table as it stands, or cast, with the cast's type; "" without one.
     unread: why the SQL could not be read; columns and rows are then everything that it reads.
     """
 
@@ -28,6 +29,7 @@ class ModelSql:
     rows: frozenset[Base]
     reads: frozenset[str]
     unread: str = ""
+    passed: Mapping[str, tuple[Base, str]] = field(default_factory=dict[str, tuple[Base, str]])
 
 
 @dataclass(slots=True)
@@ -48,6 +50,13 @@ class Lineage:
                 found[unique_id] = frozenset(hit)
                 changed |= {(model.relation, name) for name in hit}
         return found
+
+    def origin(self, base: Base) -> Base:
+        """The column that this one passes on, models far: itself where it is of no model, or made of anything else."""
+        by_relation = {model.relation: model for model in self.models.values()}
+        while (model := by_relation.get(base[0])) is not None and base[1] in model.passed:
+            base = model.passed[base[1]][0]
+        return base
 
     def columns_read(self, relation: str) -> dict[str, list[str]]:
         """Columns of a raw table that models name, and the models that do."""
@@ -162,7 +171,8 @@ def _read(sql: str, relation: str, known: Mapping[str, Mapping[str, str]]) -> Mo
     if ROWS in names:
         raise ValueError("a star that nothing explains")
     columns = {name: frozenset(reader.output(root, name)) for name in names}
-    return ModelSql(relation, columns, frozenset(reader.rows()), frozenset(reader.tables()))
+    passed = {name: found for name in names if (found := reader.passed(root, name))}
+    return ModelSql(relation, columns, frozenset(reader.rows()), frozenset(reader.tables()), passed=passed)
 
 
 class _Reader:
@@ -190,6 +200,26 @@ class _Reader:
                 # what `select *` would have passed on, had its table the column
                 self._outputs[key] |= self._through(next(iter(scope.sources.values())), name)
         return self._outputs[key]
+
+    def passed(self, scope: Any, name: str) -> tuple[Base, str] | None:
+        """The column of a table that an output column is, and the type that it was cast to last."""
+        from sqlglot import exp
+        from sqlglot.optimizer.scope import Scope
+
+        selected = next((one for one in scope.expression.selects if one.alias_or_name == name), None)
+        if selected is None or scope.set_operation_scopes:
+            return None
+        made, cast_to = selected.unalias(), ""
+        while isinstance(made, exp.Cast):
+            cast_to = cast_to or cast("Any", made.to).sql("postgres").lower()
+            made = made.this
+        if not isinstance(made, exp.Column):
+            return None
+        source = scope.sources.get(made.table)
+        if isinstance(source, exp.Table):
+            return (_table(source), made.name), cast_to
+        found = self.passed(source, made.name) if isinstance(source, Scope) and source is not scope else None
+        return (found[0], cast_to or found[1]) if found else None
 
     def _made_of(self, expression: Any) -> set[Base]:
         from sqlglot import exp

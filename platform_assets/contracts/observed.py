@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _HOUSE: Mapping[str, ColumnType] = {
     "double precision": "double", "real": "double", "numeric": "decimal", "boolean": "bool", "timestamptz": "timestamp",
     "timestamp with time zone": "timestamp", "timestamp": "timestamp", "jsonb": "json", "bytea": "binary",
-    "integer": "bigint", "smallint": "bigint", "time without time zone": "time",
+    "integer": "bigint", "int": "bigint", "smallint": "bigint", "time without time zone": "time", "decimal": "decimal",
+    "varchar": "text", "character varying": "text",
 }  # fmt: skip
 _HOLDS: Mapping[str, frozenset[str]] = {
     "text": frozenset(get_args(ColumnType)),
@@ -82,11 +83,18 @@ def described_shape(source: Mapping[str, Any], by_raw: Mapping[str, str]) -> Sha
         meta = (column.get("config") or {}).get("meta") or column.get("meta") or {}
         if meta.get("key"):
             key.append(name)
-        kind = (column.get("data_type") or "").partition("(")[0]
         columns[name] = Field(
-            _HOUSE.get(kind, kind), meta.get("nullable", True), tuple(meta.get("accepted_values") or ())
+            house_type(column.get("data_type") or ""),
+            meta.get("nullable", True),
+            tuple(meta.get("accepted_values") or ()),
         )
     return Shape(columns, tuple(key))
+
+
+def house_type(sql_type: str) -> str:
+    """The house's word for PostgreSQL's, without its precision; another word stays as it is."""
+    kind = sql_type.partition("(")[0].strip()
+    return _HOUSE.get(kind, kind)
 
 
 def holds(column: str, value: str, *, is_typed: bool) -> bool:

@@ -76,13 +76,14 @@ class Column:
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         return cls(**row)
 
-    def to_dlt(self) -> "TColumnSchema":
-        """The dlt hint; `x-pg-type` carries the exact type to our destination."""
+    def to_dlt(self, *, nullable: bool = True, is_key: bool = False) -> "TColumnSchema":
+        """The dlt hint: `x-pg-type` carries the exact type to our destination, the rest is what the contract promises.
+
+        A promise only: our destination makes every column of the raw table nullable, and no constraint.
+        """
         dlt_type = "text" if self.type == "decimal" else self.type
-        return cast(
-            "TColumnSchema",
-            {"name": self.name, "data_type": dlt_type, "nullable": True, "x-pg-type": self.pg_type},
-        )
+        hint = {"name": self.name, "data_type": dlt_type, "nullable": nullable, "x-pg-type": self.pg_type}
+        return cast("TColumnSchema", hint | ({"primary_key": True} if is_key else {}))
 
 
 @cache

@@ -73,6 +73,14 @@ class SinkClient(PostgresClient):
         self.sink.tables_are_made()
         return applied
 
+    def _get_column_def_sql(self, c: "TColumnSchema", table: PreparedTableSchema | None = None) -> str:
+        # dlt would make a promise of the contract a NOT NULL of the raw table, which staged rejects, rows of another
+        # time and soft deletes cannot keep; its own tables stay as it makes them
+        is_raw = "x-pg-type" in c
+        return super()._get_column_def_sql(
+            cast("TColumnSchema", {**c, "nullable": True}) if is_raw else c, cast("Any", table)
+        )
+
     def complete_load(self, load_id: str) -> None:
         self.sink.complete(self.schema.name, self.schema.version_hash)
 

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connectors.contract import CopyFormat
+from connectors.specs import StreamSpec
 from connectors.sync.columns import DELETED, LOAD_ID, OVERFLOW, SYNCED_AT, VALID_FROM, VALID_TO, Column
 from connectors.sync.destination import Sink
 from connectors.sync.interpreter import importing
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TColumnSchema
 
 _SETTINGS: Mapping[str, Any] = {
     "runtime.log_level": "CRITICAL",
@@ -68,11 +72,27 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """dataset: the schema `raw_<source>`. table: the stream's name."""
+    """dataset: the schema `raw_<source>`. table: the stream's name.
+
+    key, required: the columns that the contract calls a key and never NULL, by the source's names.
+    """
 
     dataset: str
     table: str
     dsn: str
+    key: frozenset[str] = frozenset()
+    required: frozenset[str] = frozenset()
+
+    def hint(self, column: Column) -> "TColumnSchema":
+        """What dlt is told of a column. One that takes the values of another type beside it is promised nothing."""
+        name = column.source_name if column.variant_of is None else ""
+        return column.to_dlt(nullable=name not in self.key | self.required, is_key=name in self.key)
+
+
+def target_of(dataset: str, stream: StreamSpec, dsn: str) -> Target:
+    """The stream's raw table, with what its contract promises."""
+    required = frozenset(name for name, spec in stream.columns.items() if not spec.nullable)
+    return Target(dataset, stream.name, dsn, frozenset(stream.primary_key), required)
 
 
 def table_columns(columns: Sequence[Column], *, is_scd2: bool, has_overflow: bool = False) -> tuple[Column, ...]:
@@ -125,7 +145,7 @@ def load(target: Target, columns: Sequence[Column], parts: Sequence[Part], sink:
         dataset_name=target.dataset,
     )
     pipeline.config.restore_from_destination = False
-    hints: Any = [column.to_dlt() for column in columns]
+    hints: Any = [target.hint(column) for column in columns]
 
     def files() -> Iterator[Any]:
         for part in parts:

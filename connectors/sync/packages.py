@@ -14,7 +14,7 @@ from connectors.sync.columns import Column
 from connectors.sync.destination import TABLES_LOCK
 from connectors.sync.folders import sync_folder
 from connectors.sync.lease import connect
-from connectors.sync.package import Part, Target, load, prepare
+from connectors.sync.package import Part, load, prepare, target_of
 from connectors.sync.result import SyncRequest
 
 _PATIENCE = "10min"
@@ -99,7 +99,7 @@ class Packages:
 
     def __init__(self, request: SyncRequest, dsn: str) -> None:
         self._request = request
-        self._target = Target(request.source.schema_name, request.stream.name, dsn)
+        self._target = target_of(request.source.schema_name, request.stream, dsn)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"package {request.label}")
         self._pool.submit(prepare)
 

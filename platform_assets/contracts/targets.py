@@ -104,12 +104,17 @@ def in_staging_order(columns: tuple[Target, ...]) -> list[Target]:
 def compiled(stream: StreamSpec) -> dict[str, Any]:
     """What each target makes of the contract, for `headwater contract show`."""
     from connectors.sync.columns import declared
+    from connectors.sync.package import target_of
 
     columns = targets(stream)
     known = [declared(one.source_name, one.raw_name, one.spec) for one in columns]
     return {
         "engine": {"drift": stream.drift.model_dump(), "rows": list(_row_rules(stream))},
-        "dlt": [column.to_dlt() for column in known if column is not None and column.place == "column"],
+        "dlt": [
+            target_of("", stream, "").hint(column)
+            for column in known
+            if column is not None and column.place == "column"
+        ],
         "sling": {one.source_name: "string" for one in columns if not one.is_blocked and one.spec.type != "binary"},
         "checks": ["schema_drift", *(["quarantine"] if any(_row_rules(stream)) else [])],
         "dbt": {one.raw_name: one.pg_type for one in columns},

@@ -1,16 +1,18 @@
 """A warehouse with the demo's streams loaded, and one in which dbt has built everything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from platform_assets.dbt.manifest import prepared_manifest, read_manifest
 from platform_assets.settings import Settings, load_settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 from tests.dbt.demo_raw import load_demo_raw
-from tests.dbt.processes import Dbt
+from tests.dbt.processes import PROJECT, Dbt
 from tests.support.servers import TestServer, clean_environment, database_pair
 
 
@@ -36,6 +38,13 @@ def built(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         done = dbt("build")
         assert done.returncode == 0, done.stdout
         yield Built(settings, warehouse, dbt, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """dbt's manifest of the demo project. Only read it."""
+    home = tmp_path_factory.mktemp("manifest")
+    return read_manifest(prepared_manifest(PROJECT, load_settings({"HEADWATER_HOME": str(home)})))
 
 
 @pytest.fixture

@@ -7,18 +7,10 @@ import pytest
 
 from connectors.specs import ColumnSpec, SourceSpec
 from platform_assets.contracts.gather import Evidence, plan_of
-from platform_assets.dbt.manifest import prepared_manifest, read_manifest
-from platform_assets.settings import load_settings
 from platform_assets.sources import load_sources
 from tests.dbt.processes import PROJECT
 
 Manifest = Mapping[str, Any]
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    home = tmp_path_factory.mktemp("in_step")
-    return read_manifest(prepared_manifest(PROJECT, load_settings({"HEADWATER_HOME": str(home)})))
 
 
 def with_column(source: str, stream: str, name: str, **facts: Any) -> list[SourceSpec]:

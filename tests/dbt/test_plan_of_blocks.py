@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-import pytest
 
 from connectors.contract import DiscoveredColumn, DiscoveredStream
 from connectors.specs import ColumnSpec, SourceSpec
@@ -13,8 +12,6 @@ from connectors.sync.lifecycle import run
 from platform_assets.contracts.gather import Evidence, plan_of
 from platform_assets.contracts.plan import Planned
 from platform_assets.contracts.standing import standing
-from platform_assets.dbt.manifest import prepared_manifest, read_manifest
-from platform_assets.settings import load_settings
 from platform_assets.sources import load_sources
 from platform_assets.warehouse import Warehouse
 from tests.dbt.processes import PROJECT
@@ -25,12 +22,6 @@ ROW: Mapping[str, Any] = {
     "faa": "LGA", "name": "La Guardia", "lat": 40.8, "lon": -73.9, "alt": 22, "tz": -5, "dst": "A",
     "tzone": "America/New_York",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    home = tmp_path_factory.mktemp("blocks")
-    return read_manifest(prepared_manifest(PROJECT, load_settings({"HEADWATER_HOME": str(home)})))
 
 
 def blocked() -> list[SourceSpec]:

@@ -137,16 +137,17 @@ def close_row(
     cost: Cost,
     verdicts: Sequence[Verdict],
 ) -> tuple[Any, ...]:
-    """The final status; returns the row's committed figures in the order of `_CLOSE`."""
-    row = connection.execute(
-        _CLOSE,
-        {
-            "sync_id": sync_id, "status": status, "failure_class": error.failure_class if error else None,
-            "message": message or None, "verdicts": _said(verdicts), **_spent(cost),
-        },
-    ).fetchone()  # fmt: skip
-    assert row is not None
-    add_usage(connection, sync_id)
+    """The final status, counted in `ops.usage` in one commit; returns the row's figures in the order of `_CLOSE`."""
+    with connection.transaction():
+        row = connection.execute(
+            _CLOSE,
+            {
+                "sync_id": sync_id, "status": status, "failure_class": error.failure_class if error else None,
+                "message": message or None, "verdicts": _said(verdicts), **_spent(cost),
+            },
+        ).fetchone()  # fmt: skip
+        assert row is not None
+        add_usage(connection, sync_id)
     return row
 
 

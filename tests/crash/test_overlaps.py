@@ -172,7 +172,6 @@ def test_a_sync_killed_after_its_last_publication_counts_as_succeeded(warehouse:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a sync's row is closed in one commit and counted in ops.usage in the next")
 def test_a_sync_killed_while_it_closes_its_row_counts_in_the_usage(warehouse: Warehouse) -> None:
     dsn = warehouse.loader_dsn
     with psycopg.connect(warehouse.admin_dsn) as blocker, held(dsn, "append", ("finalize", NEXT)) as child:

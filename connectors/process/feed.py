@@ -27,14 +27,15 @@ _TICK_SECONDS = 0.2
 class Segment:
     """Raw records that wait, on disk beyond 1 MB. What is sealed comes before what is not."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+        """in_memory: plain values of the records must not reach the disk, however much memory they take."""
         self.rows = 0
         self.sealed_rows = 0
         self._size = 0
         self._sealed_size = 0
-        self._file = cast(
-            "IO[bytes]", tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(folder))  # noqa: SIM115 see `close`
-        )  # fmt: skip
+        # a limit of 0 is none
+        limit = 0 if in_memory else _IN_MEMORY_BYTES
+        self._file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(limit, dir=str(folder)))  # noqa: SIM115 see `close`
 
     def add(self, body: bytes) -> None:
         self._size += self._file.write(body + b"\n")
@@ -74,11 +75,14 @@ class Feed:
         self.chunk_rows = sys.maxsize
         self.records = 0
         self._folder = folder
-        self._open = Segment(folder)
+        self._open = self._segment()
         self._chunk: list[bytes] = []
         self._chunk_size = 0
         self._queue: Queue[Message | BaseException | None] = Queue(_WAITING_CHUNKS)
         self._last: Mapping[str, Any] | None = None
+
+    def _segment(self) -> Segment:
+        return Segment(self._folder, in_memory=self.stream.has_column_rules)
 
     # the process's side
 
@@ -166,7 +170,7 @@ class Feed:
         for chunk in self._open.chunks():
             self._send(chunk)
         self._open.close()
-        self._open = Segment(self._folder)
+        self._open = self._segment()
 
     def end(self) -> None:
         """Everything was sent, and the source says so."""

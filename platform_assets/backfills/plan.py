@@ -140,7 +140,8 @@ def plan(
         rows=None if each.rows is None else ceil(each.rows * number),
         requests=requests,
         seconds=None if each.seconds is None else each.seconds * number + RUN_SECONDS * runs,
-        quota_seconds=_quota_seconds(source, requests),
+        # a window takes one request at least
+        quota_seconds=_quota_seconds(source, number if requests is None else requests),
         days=max([1, *_days(budget, each, number)]),
     )
 

@@ -234,7 +234,7 @@ def _print_plan(label: str, made: "Plan") -> None:
     span = f"{output.count(len(keys), 'window')}, newest first, {keys[0]} to {keys[-1]}"
     print(f"{label}: {span}, in {output.count(made.runs, 'run')}")
     if not made.sample:
-        print("no window of it was read yet: cost unknown")
+        print(f"no window of it was read yet: at least {len(keys):,} requests, cost unknown")
     else:
         print(
             f"about {made.rows:,} rows, {made.requests:,} requests, {_duration(made.seconds)}"

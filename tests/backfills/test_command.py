@@ -37,7 +37,7 @@ def test_a_backfill_is_asked_for_and_shows_its_plan(
         (backfill,) = store.several(session, is_open=True)
     assert asked[:4] == [
         "shop.orders: 31 windows, newest first, 2024-01-31 to 2024-01-01, in 2 runs",
-        "no window of it was read yet: cost unknown",
+        "no window of it was read yet: at least 31 requests, cost unknown",
         "within the budget of a day it takes 4 days",
         "  2024-01-31  2024-01-31 00:00 to 2024-02-01 00:00",
     ]

@@ -162,6 +162,19 @@ def test_a_killed_program_is_told_from_one_that_failed(place: Workplace) -> None
     assert isinstance(failure("shop", ending), TransientError)
 
 
+def test_a_segment_of_protected_records_never_reaches_the_disk(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    lines = [b"x" * 1_000 for _ in range(3_000)]
+    with pytest.raises(FileNotFoundError):
+        list(map(Segment(nowhere).add, lines))
+
+    kept = Segment(nowhere, in_memory=True)
+    list(map(kept.add, lines))
+    kept.seal()
+    assert b"".join(kept.chunks()).splitlines() == lines
+    kept.close()
+
+
 def test_a_segment_gives_back_what_is_sealed_in_pieces_of_whole_lines(tmp_path: Path) -> None:
     segment = Segment(tmp_path)
     lines = [b'{"n": %d, "v": "%s"}' % (n, b"x" * (n % 700)) for n in range(6_000)]

@@ -12,8 +12,8 @@ from connectors.sync.columns import VALID_TO
 from connectors.sync.dispositions import Tables, names
 
 
-def has_index(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> bool:
-    """Whether `ensure_index` has nothing to do, and the platform's columns have their defaults: no lock is needed."""
+def is_prepared(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> bool:
+    """Whether the table has its index, and the platform's columns their defaults: nothing has to be locked for them."""
     parts = _columns_of(tables, stream)
     has_defaults = connection.execute(
         "select exists (select 1 from pg_attrdef where adrelid = to_regclass(%s))", [tables.raw.as_string(connection)]

@@ -31,7 +31,7 @@ from connectors.sync.generation import (
     number_rows,
     stamp,
 )
-from connectors.sync.indexes import ensure_index, has_index
+from connectors.sync.indexes import ensure_index, is_prepared
 from connectors.sync.lease import Lease
 from connectors.sync.packages import BuiltSchema, Package
 from connectors.sync.rejects import Reject
@@ -123,7 +123,7 @@ class Publication:
         """
         connection = self._connection
         raw = self._tables(Identifier("staged"))
-        if not (has_columns(connection, raw.raw, self._columns) and has_index(connection, raw, self._stream)):
+        if not (has_columns(connection, raw.raw, self._columns) and is_prepared(connection, raw, self._stream)):
             self._wait_for_tables(package)
         ensure_platform_columns(connection, raw.raw)
         ensure_index(connection, raw, self._stream, self._request.label)

@@ -10,7 +10,7 @@ from functools import cache
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python to itself while others want it; 5 ms by default. Those that read and publish come
 back from the network a hundred times a second, and would wait so long each time while dlt is imported."""
-_COLLECT_EVERY = 50_000
+_COLLECT_EVERY = 10_000
 """New objects between two looks for garbage; 700 by default, which one page of records exceeds many times."""
 
 

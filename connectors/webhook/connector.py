@@ -103,11 +103,14 @@ class WebhookConnector:
         """Deliveries after the state's sequence number, in pages that are each a checkpoint.
 
         With write: replace, snapshot: true or a partition the whole inbox is read; a partition is of `_received_at`.
+
+        Raises:
+            ConfigError: the state's sequence number is none.
         """
         where = f"{self._source.source}.{stream.name}"
         window = context.window
         is_whole = window is not None or stream.write == "replace" or stream.snapshot
-        after = 0 if is_whole else int(state.connector.get(SEQUENCE, 0))
+        after = 0 if is_whole else _position(state, where)
         with self._session(where) as session:
             until = readable_until(session)
             parameters = {
@@ -184,6 +187,18 @@ class WebhookConnector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is left open: every session ends with its read."""
+
+
+def _position(state: StreamState, where: str) -> int:
+    """Raises ConfigError: the state holds something else than a sequence number."""
+    saved = state.connector.get(SEQUENCE, 0)
+    if type(saved) is int and saved >= 0:
+        return saved
+    raise ConfigError(
+        where,
+        f"the state's {SEQUENCE} is {repr(saved)[:40]}, not a whole number from 0 on",
+        f"Give back what a read has left, or read the whole inbox again: headwater state reset {where} --yes",
+    )
 
 
 def _means(pattern: str, event: str) -> bool:

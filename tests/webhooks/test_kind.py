@@ -4,16 +4,19 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
-from connectors.contract import Window
+from connectors.contract import ReadContext, StreamState, Window
 from connectors.errors import ConfigError
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import SyncRequest, SyncResult, sync
+from connectors.webhook.connector import WebhookConnector
 from connectors.webhook.order import readable_until
 from platform_assets.assets.resources import WarehouseResource
 from platform_assets.components.source import source_definitions
@@ -98,6 +101,21 @@ def test_the_next_sync_reads_only_what_is_new(warehouse: Warehouse) -> None:
     deliver(warehouse.loader_dsn, ("d1", "push", b"{}"), ("d3", "push", b"{}"))
     assert run(warehouse, spec).rows.loaded == 1
     assert [row[0] for row in rows(warehouse, "_delivery_id")] == ["d1", "d3"]
+
+
+def test_a_state_with_a_nonsense_sequence_is_refused_with_the_next_step(warehouse: Warehouse, tmp_path: Path) -> None:
+    (stream,) = hooks().streams
+    reader: Any = WebhookConnector(hooks())
+    for sequence in ("12", "newest", 1.5, 2.0, -1, True, None, [3]):
+        with pytest.raises(ConfigError, match="sequence is ") as refused:
+            next(reader.read(stream, StreamState(connector={"sequence": sequence}), ReadContext(None, tmp_path)))
+        assert "headwater state reset hub.events" in str(refused.value)
+
+    run(warehouse, hooks())
+    with psycopg.connect(warehouse.admin_dsn) as session:
+        session.execute("update ops.stream_state set state = %s", [Jsonb({"connector": {"sequence": "newest"}})])
+    with pytest.raises(ConfigError, match="sequence is 'newest'"):
+        run(warehouse, hooks())
 
 
 def test_a_partition_is_of_the_time_of_arrival(warehouse: Warehouse) -> None:

@@ -75,7 +75,7 @@ class RecordsPage(JsonPage):
 def page_of(body: bytes, layout: Layout) -> JsonPage:
     """A whole answer in memory. Raises MalformedPageError."""
     if layout.format == "json":
-        return JsonPage(body)
+        return JsonPage(body, layout.records)
     file = io.BytesIO(body)
     if layout.format == "xml":
         reader = XmlReader(layout)

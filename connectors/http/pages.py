@@ -144,7 +144,7 @@ class PageFetcher:
     @property
     def _layout(self) -> Layout:
         stream = self._stream
-        return Layout(stream.format, stream.records, stream.delimiter, stream.max_record_bytes)
+        return Layout(stream.format, self._records_path, stream.delimiter, stream.max_record_bytes)
 
     def _laid_out(self, answer: Response) -> tuple[bytes, Layout]:
         """The body as the format's reader takes it; an XML document says its charset itself."""

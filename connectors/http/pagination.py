@@ -104,6 +104,10 @@ def says_more(view: PageView, rows: int) -> str:
     return ""
 
 
+_KEPT_BYTES = 4 << 20
+"""Two pages differ at their first bytes as a rule, so that to compare them takes nothing; to hash them takes long."""
+
+
 class LoopGuard:
     """Finds that a read goes round: the same page twice in a row, or a cycle of any length, in constant memory.
 
@@ -114,23 +118,23 @@ class LoopGuard:
     def __init__(self) -> None:
         self._pages = 0
         self._remembered: tuple[bytes, bytes] | None = None
-        self._last_body = b""
+        self._last = b""
 
     def check(self, step: Step, body: bytes) -> None:
         """`body` is the page's records. Raises PagingError when this page was seen before."""
         request = hashlib.blake2b(repr((sorted(step.params.items()), step.url)).encode(), digest_size=16).digest()
-        digest = hashlib.blake2b(body, digest_size=16).digest() if body else b""
-        if digest and digest == self._last_body:
+        mark = body if len(body) <= _KEPT_BYTES else hashlib.blake2b(body, digest_size=16).digest()
+        if mark and mark == self._last:
             raise PagingError("the same records came twice in a row; the source ignores the paging parameter")
         if self._remembered is not None:
             if request == self._remembered[0]:
                 raise PagingError("the source leads back to a page that was already read")
-            if digest and digest == self._remembered[1]:
+            if mark and mark == self._remembered[1]:
                 raise PagingError("records came that were already read; the source starts over")
-        self._last_body = digest
+        self._last = mark
         self._pages += 1
         if self._pages & (self._pages - 1) == 0:
-            self._remembered = (request, digest)
+            self._remembered = (request, mark)
 
 
 class _Single:

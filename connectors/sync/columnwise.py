@@ -3,9 +3,12 @@
 Each function gives the same result as `values.convert` value by value, or raises: then the slow path names the value.
 """
 
+from array import array
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pyarrow_compute
 
@@ -57,13 +60,19 @@ def _within(precision: int, scale: int) -> str:
     return rf"^-?{digits}(\.[0-9]{{0,{scale}}}0*)?$"
 
 
-def raw_values(raws: Sequence[bytes | None]) -> Any:
-    """JSON values as they were sent, as texts; JSON null and nothing at all are NULL."""
-    array = pa.array(raws, pa.binary()).cast(pa.string())
-    return pc.if_else(pc.is_in(array, value_set=_NULLS), pa.scalar(None, pa.string()), array)
+def raw_values(raws: Sequence[msgspec.Raw]) -> Any:
+    """JSON values as they were sent, as texts; JSON null and nothing at all are NULL.
+
+    Raises:
+        OverflowError: more than 2 GB of them.
+    """
+    offsets = array("i", accumulate(map(len, raws), initial=0))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(raws))]
+    texts = pa.Array.from_buffers(pa.binary(), len(raws), buffers).cast(pa.string())
+    return pc.if_else(pc.is_in(texts, value_set=_NULLS), pa.scalar(None, pa.string()), texts)
 
 
-def raw_numbers(raws: Sequence[bytes | None]) -> Any:
+def raw_numbers(raws: Sequence[msgspec.Raw]) -> Any:
     """JSON numbers as they were sent, or quoted, as texts; JSON null is NULL. Anything else stays what it is."""
     return pc.utf8_trim(raw_values(raws), '"')
 

@@ -81,7 +81,7 @@ class Decoder:
             self._compile()
         assert self._lines is not None
         body, cleaning = payload.body, Cleaning()
-        odd = {found.lower() for found in _ODD.findall(body)}
+        odd = {found.lower() for found in _ODD.findall(body)} if b"\\" in body else set[bytes]()
         if not self._fields or has_longer_line(body, self._max_record_bytes) or odd - {_NUL}:
             return None
         try:
@@ -225,12 +225,12 @@ class Decoder:
     def _array(self, values: Sequence[Any], column: Column, cleaning: Cleaning, *, has_nul: bool) -> Any:
         match column.type:
             case "json":
-                texts = raw_values(list(map(bytes, values)))
+                texts = raw_values(values)
                 if has_nul and pc.any(pc.match_substring(texts, "\\u0000")).as_py():
                     raise UnfitError("needs a look at each value")
                 return texts
             case "decimal":
-                return cast(raw_numbers(list(map(bytes, values))), column, cleaning, self._null_values)
+                return cast(raw_numbers(values), column, cleaning, self._null_values)
             case "binary" | "time":
                 return by_value(list(values), column, cleaning)
             case "text" | "timestamp" | "date":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from click import ClickException
+from click.core import ParameterSource
 from dbt.cli.main import cli, dbtRunner, dbtRunnerResult
 from psycopg.conninfo import make_conninfo
 
@@ -28,14 +29,17 @@ from platform_assets.dbt.served import remember
 from platform_assets.settings import load_settings
 
 _SELECTING = ("select", "exclude", "selector")
+_ONLY_BATCHES = ("event_time_start", "event_time_end")
+"""A microbatch model that is built anew has no batches but those between the two."""
 
 
 def main(name: str, words: Sequence[str]) -> int:
     """dbt's exit code; 10 when dbt did well and the marts could not be published.
 
     Raises:
-        ConfigError: another command than `build` would build marts.
+        ConfigError: another command than `build` would build marts, or models would be built without all their rows.
     """
+    asked = options_of(name, words)
     settings = load_settings()
     project_dir = Path(os.environ["DBT_PROJECT_DIR"])
     manifest = prepared_manifest(project_dir, settings)
@@ -44,7 +48,6 @@ def main(name: str, words: Sequence[str]) -> int:
     if name == "build":
         # only now: the manifest says where marts are served
         os.environ.update(beside.BESIDE)
-    asked = cli.commands[name].make_context(name, list(words)).params
     state = next(str(folder) for folder in (asked["state"], manifest.parent) if folder)
     dbt = dbtRunner()
     listed = _listed(dbt, asked, state)
@@ -76,6 +79,24 @@ def main(name: str, words: Sequence[str]) -> int:
         served = graph.models[id_]
         print(f"not published {served.relation}: {reason}; what was built is {beside.NEXT}.{served.name}")
     return _exit_code(result)
+
+
+def options_of(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """dbt's options by their names, from these words and the environment as dbt reads both.
+
+    Raises:
+        ConfigError: one of them makes dbt leave rows out.
+    """
+    context = cli.commands[name].make_context(name, list(words))
+    options = context.params
+    for option in ("empty", "sample", *(_ONLY_BATCHES if options.get("full_refresh") else ())):
+        if not options.get(option):
+            continue
+        flag = f"--{option.replace('_', '-')}"
+        if context.get_parameter_source(option) is ParameterSource.ENVIRONMENT:
+            flag += f" (DBT_{option.upper()} in the environment)"
+        raise beside.partial_error(f"headwater dbt {name}", flag)
+    return options
 
 
 def _listed(dbt: dbtRunner, asked: dict[str, Any], state: str) -> dbtRunnerResult:

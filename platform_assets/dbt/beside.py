@@ -22,6 +22,9 @@ SERVED, NEXT, LAST = "marts", "marts__next", "marts__last"
 BESIDE: Mapping[str, str] = {"HEADWATER_DBT_MARTS": NEXT.removeprefix(SERVED)}
 # first key of the advisory locks that models take; the second is a hash of the relation
 _LOCK_CLASS = 0x0DB7
+PARTIAL = ("DBT_EMPTY", "DBT_ENGINE_EMPTY", "DBT_SAMPLE", "DBT_ENGINE_SAMPLE")
+"""Variables that dbt reads as its flags `--empty` and `--sample`."""
+_OFF = frozenset({"", "0", "false", "f", "no", "n", "off"})
 _GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
 
@@ -36,6 +39,23 @@ class Judged:
 def marts_of(graph: Graph, models: Iterable[str]) -> frozenset[str]:
     """Those of the models that are built beside."""
     return frozenset(id_ for id_ in models if graph.models[id_].schema == SERVED and id_.startswith("model."))
+
+
+def refuse_partial(where: str, environment: Mapping[str, str]) -> None:
+    """Raises ConfigError: dbt would leave rows out of what it builds, because a variable says so."""
+    for name in PARTIAL:
+        if environment.get(name, "").strip().lower() not in _OFF:
+            raise partial_error(where, f"{name} in the environment")
+
+
+def partial_error(where: str, said: str) -> ConfigError:
+    """said: the flag or variable that makes dbt leave rows out."""
+    return ConfigError(
+        where,
+        f"{said} builds models without all of their rows, and what is built is published",
+        "Leave it out. To only try models, use a warehouse that nobody reads: "
+        "HEADWATER_WAREHOUSE_URL=... headwater dbt build --in-place ...",
+    )
 
 
 @contextmanager

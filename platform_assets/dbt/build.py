@@ -1,5 +1,6 @@
 """The body of the dbt op: guard, lock, one dbt process, publication of tested marts, results as Dagster's."""
 
+import os
 from collections.abc import Generator, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ def _build(
 ) -> Iterator[Event]:
     from platform_assets.dbt.runner import forget_old_runs, run_dbt
 
+    beside.refuse_partial("dbt build in Dagster", os.environ)
     warehouse = ensure_warehouse(settings)
     runs = settings.home / "dbt-runs"
     target = runs / f"{context.run.run_id[:8]}-{uuid4().hex[:6]}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,11 +16,13 @@ import psycopg
 import pytest
 from click import Option
 
+from connectors.errors import MAX_LINES, ConfigError
 from platform_assets.cli import main
 from platform_assets.cli.dbt import BUILDING, VALUED, split
+from platform_assets.dbt import beside
 from platform_assets.settings import PROJECT_ROOT
 from platform_assets.warehouse import Warehouse
-from tests.dbt.processes import edit, project_copy
+from tests.dbt.processes import PROJECT, edit, project_copy
 
 
 def headwater(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
@@ -195,6 +198,64 @@ def test_the_global_flags_with_a_value_are_dbts_own() -> None:
 def test_a_retry_in_place_is_refused_before_the_warehouse_is_opened(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dbt", "-q", "retry"]) == 3
     assert "headwater dbt build -s <model>" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        ("build --empty -s airlines", {}, "--empty"),
+        ("run -s stg_nyc_reference__airlines --empty", {}, "--empty"),
+        ("build --sample '3 days'", {}, "--sample"),
+        ("build --sample='3 days' --no-empty", {}, "--sample"),
+        ("build", {"DBT_EMPTY": "1"}, "DBT_EMPTY"),
+        ("build", {"DBT_ENGINE_EMPTY": "true"}, "DBT_EMPTY"),
+        ("run", {"DBT_SAMPLE": "3 days"}, "DBT_SAMPLE"),
+        ("build", {"DBT_ENGINE_SAMPLE": "3 days"}, "DBT_SAMPLE"),
+        ("build --full-refresh --event-time-start 2024-01-01 --event-time-end 2024-01-02", {}, "--event-time-start"),
+    ],
+)
+def test_what_would_be_built_without_all_its_rows_is_refused(
+    words: str, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from platform_assets.dbt import audited
+
+    for name, value in {"DBT_PROFILES_DIR": str(PROJECT), **variables}.items():
+        monkeypatch.setenv(name, value)
+    name, *rest = shlex.split(words)
+    with pytest.raises(ConfigError, match=f"headwater dbt {name}: .*{said}") as refused:
+        audited.options_of(name, rest)
+    assert "--in-place" in refused.value.hint
+    assert len(str(refused.value).splitlines()) <= MAX_LINES
+
+
+def test_what_leaves_no_row_out_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    from platform_assets.dbt import audited
+
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(PROJECT))
+    monkeypatch.setenv("DBT_EMPTY", "0")
+    monkeypatch.setenv("DBT_ENGINE_SAMPLE", "")
+    assert audited.options_of("build", ["--empty", "--no-empty"])["empty"] is False
+    assert audited.options_of("build", ["--event-time-start", "2024-01-01", "--event-time-end", "2024-01-02"])
+    assert audited.options_of("clone", ["--full-refresh"])["full_refresh"]
+    beside.refuse_partial("here", os.environ)
+
+
+def test_the_variables_that_leave_rows_out_are_dbts_own() -> None:
+    from dbt.cli.main import cli
+
+    named = [one.envvar for one in cli.commands["build"].params if one.name in ("empty", "sample")]
+    assert sorted(name for names in named for name in names or ()) == sorted(beside.PARTIAL)
+
+
+@pytest.mark.slow
+def test_an_empty_build_leaves_what_is_served(env: dict[str, str], raw: Warehouse) -> None:
+    assert published(headwater(env, "build", "-s", "+airlines")) == {"airlines"}
+    before = count(raw, "marts.airlines")
+    for variables, words in (({}, ("--empty", "build")), ({"DBT_EMPTY": "1"}, ("build",))):
+        empty = headwater(env | variables, *words, "-s", "+airlines")
+        assert empty.returncode == 3, empty.stdout + empty.stderr
+        assert "without all of their rows" in empty.stderr
+        assert (count(raw, "marts.airlines"), count(raw, "staging.stg_nyc_reference__airlines")) == (before, before)
 
 
 @pytest.mark.slow

@@ -136,6 +136,16 @@ def test_each_way_dbt_fails_has_its_class_and_its_next_step(transform: Transform
     assert dbt_error(graph, tmp_path, "Env var required but not provided").failure_class == "config"
 
 
+@pytest.mark.usefixtures("whole")
+def test_a_variable_that_leaves_rows_out_stops_the_op_before_dbt(
+    transform: Transform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBT_EMPTY", "true")
+    refused = transform.run(instance, "marts/planes")
+    assert not refused.success
+    assert "DBT_EMPTY in the environment" in message(refused)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("whole")
 def test_checks_run_without_their_models(transform: Transform, instance: dg.DagsterInstance) -> None:

@@ -82,7 +82,7 @@ def test_the_committed_project_changes_nothing(manifest: Manifest) -> None:
 
 
 def test_a_retyped_column_names_every_model_column_check_exposure_and_owner(manifest: Manifest) -> None:
-    found = only(plan(manifest, changed("nyc_reference.airports", column("alt", type="text"))))
+    found = only(plan(manifest, changed("nyc_reference.airports", column("alt", type="text", nullable=False))))
 
     assert (found.where, found.side, found.kind, found.column) == (
         "nyc_reference.airports", "contract", "retyped", "alt",
@@ -264,7 +264,7 @@ def test_only_constraints_that_null_breaks_and_that_are_enforced_make_it_a_break
 
 
 def test_another_type_names_the_types_that_contracts_hold_it_to(manifest: Manifest) -> None:
-    found = only(plan(manifest, changed("nyc_reference.airports", column("alt", type="text"))))
+    found = only(plan(manifest, changed("nyc_reference.airports", column("alt", type="text", nullable=False))))
 
     assert "data_type integer of marts.airports_v2.altitude_feet" in found.impact.checks
 
@@ -287,7 +287,11 @@ def test_what_stands_is_the_raw_table_where_the_warehouse_was_asked(manifest: Ma
         Column(name, name, spec.type or "text", "text" if name == "tz" else "bigint")
         for name, spec in stream.columns.items()
     )
-    contract = {"key": ["faa"], "not_null": ["faa", "name"], "accepted": {}}
+    contract = {
+        "key": ["faa"],
+        "not_null": [name for name, spec in stream.columns.items() if not spec.nullable],
+        "accepted": {},
+    }
     columns = tuple(replace(one, type="text") if one.name == "tz" else one for one in columns)
     table = SchemaVersion(3, columns, (), "evolved", contract)
 
@@ -321,7 +325,7 @@ def test_sql_that_cannot_be_read_counts_as_using_everything(manifest: Manifest) 
 
 
 def test_the_reports_name_the_same(manifest: Manifest) -> None:
-    found = plan(manifest, changed("nyc_reference.airports", column("alt", type="text")))
+    found = plan(manifest, changed("nyc_reference.airports", column("alt", type="text", nullable=False)))
     shown = json.loads(report.as_json(found))
 
     assert shown["is_breaking"] is True

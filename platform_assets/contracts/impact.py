@@ -109,25 +109,31 @@ class Impacts:
     def _constraints(self, unique_id: str, columns: frozenset[str], *, is_retyped: bool) -> Iterator[str]:
         """What the model's enforced contract holds these columns to; a view has types only, whatever its file says."""
         node = self._manifest["nodes"].get(unique_id, {})
-        config = node.get("config", {})
-        if not (config.get("contract") or {}).get("enforced"):
+        if not (node.get("config", {}).get("contract") or {}).get("enforced"):
             return
         relation = self._lineage.models[unique_id].relation
-        is_table = config.get("materialized") in ("table", "incremental")
+        is_table = holds_rows(node)
         for name, column in node["columns"].items():
             if name not in columns:
                 continue
             if is_retyped and column.get("data_type"):
                 yield f"data_type {column['data_type']} of {relation}.{name}"
             for constraint in column.get("constraints", ()) if is_table else ():
-                yield f"{_kind(constraint)} of {relation}.{name}"
+                yield f"{kind_of(constraint)} of {relation}.{name}"
         for constraint in node.get("constraints", ()) if is_table else ():
             words = re.findall(r"\w+", constraint.get("expression") or "")
             for name in sorted((columns - {ROWS}) & {*(constraint.get("columns") or ()), *words}):
-                yield f"{_kind(constraint)} of {relation}.{name}"
+                yield f"{kind_of(constraint)} of {relation}.{name}"
 
 
-def _kind(constraint: Mapping[str, Any]) -> str:
+def holds_rows(node: Mapping[str, Any]) -> bool:
+    """The model's constraints are in force: of an enforced contract, and of a table."""
+    config = node.get("config", {})
+    is_enforced = bool((config.get("contract") or {}).get("enforced"))
+    return is_enforced and config.get("materialized") in ("table", "incremental")
+
+
+def kind_of(constraint: Mapping[str, Any]) -> str:
     """not_null, primary_key, unique, check, foreign_key."""
     kind = constraint["type"]
     return str(getattr(kind, "value", kind))

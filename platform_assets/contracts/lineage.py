@@ -21,6 +21,7 @@ class ModelSql:
     """columns: each output column and what it is made of. rows: what decides which rows there are.
 
     passed: output columns that are a column of a table as it stands, or cast, with the cast's type; "" without one.
+    filtered: columns that a condition looks at before rows come through, so that NULL may not.
     unread: why the SQL could not be read; columns and rows are then everything that it reads.
     """
 
@@ -30,6 +31,7 @@ class ModelSql:
     reads: frozenset[str]
     unread: str = ""
     passed: Mapping[str, tuple[Base, str]] = field(default_factory=dict[str, tuple[Base, str]])
+    filtered: frozenset[Base] = frozenset()
 
 
 @dataclass(slots=True)
@@ -53,10 +55,16 @@ class Lineage:
 
     def origin(self, base: Base) -> Base:
         """The column that this one passes on, models far: itself where it is of no model, or made of anything else."""
+        for _, read in self.way(base):
+            base = read
+        return base
+
+    def way(self, base: Base) -> Iterator[tuple[ModelSql, Base]]:
+        """The models that pass this column on, its own first, each with the column that it reads."""
         by_relation = {model.relation: model for model in self.models.values()}
         while (model := by_relation.get(base[0])) is not None and base[1] in model.passed:
             base = model.passed[base[1]][0]
-        return base
+            yield model, base
 
     def columns_read(self, relation: str) -> dict[str, list[str]]:
         """Columns of a raw table that models name, and the models that do."""
@@ -172,7 +180,8 @@ def _read(sql: str, relation: str, known: Mapping[str, Mapping[str, str]]) -> Mo
         raise ValueError("a star that nothing explains")
     columns = {name: frozenset(reader.output(root, name)) for name in names}
     passed = {name: found for name in names if (found := reader.passed(root, name))}
-    return ModelSql(relation, columns, frozenset(reader.rows()), frozenset(reader.tables()), passed=passed)
+    rows, filtered = frozenset(reader.rows()), frozenset(reader.filtered())
+    return ModelSql(relation, columns, rows, frozenset(reader.tables()), passed=passed, filtered=filtered)
 
 
 class _Reader:
@@ -250,8 +259,24 @@ class _Reader:
                 inner, outer = column, column.parent
                 while outer is not None and outer is not scope.expression:
                     inner, outer = outer, outer.parent
-                if outer is None or inner.arg_key != "expressions":
+                if outer is None or inner.arg_key != "expressions" or scope.expression.args.get("distinct"):
                     found |= self._base(column)
+        return found
+
+    def filtered(self) -> set[Base]:
+        """What conditions look at. That of an outer join drops no row of the side that it keeps."""
+        from sqlglot import exp
+
+        found: set[Base] = set()
+        for scope in self._scopes:
+            parts = scope.expression.args
+            for condition in filter(None, (parts.get("where"), parts.get("having"))):
+                found |= self._made_of(condition)
+            for join in parts.get("joins") or ():
+                for column in join.args["on"].find_all(exp.Column) if join.args.get("on") else ():
+                    is_joined = column.table == join.alias_or_name
+                    if {"LEFT": is_joined, "RIGHT": not is_joined, "FULL": False}.get(join.side, True):
+                        found |= self._base(column)
         return found
 
     def tables(self) -> set[str]:

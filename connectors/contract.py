@@ -168,10 +168,13 @@ class Replaces:
 class Emptied:
     """All rows before it, those of earlier reads too, are gone at the source; for write: merge and scd2.
 
-    by_snapshot: the source did not say so, but all of its rows follow: none at all needs `allow_empty`.
+    by_snapshot: the source did not say so, but all of its rows follow: none at all needs `allow_empty`, and nothing is
+        gone for sure while one of them is in quarantine.
+    may_be_none: such a snapshot may have no row, whatever the stream allows.
     """
 
     by_snapshot: bool = False
+    may_be_none: bool = False
 
 
 Message = JsonRecords | Frame | CopyFile | Rejected | Checkpoint | Attestation | Hints | Replaces | Emptied

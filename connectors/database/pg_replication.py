@@ -123,7 +123,7 @@ class ReplicatedRead:
             name = f"headwater_anew_{uuid4().hex}"
             position, snapshot = pg_slot.create_slot(replication, name, self.where, is_temporary=True)
             self.context.log(f"reading all rows before {pg_wal.lsn_text(position)} again: {reason}")
-            self._whole(table, position, snapshot, Emptied(), emit)
+            self._whole(table, position, snapshot, Emptied(by_snapshot=True, may_be_none=True), emit)
 
     def _whole(self, table: _Table, position: int, snapshot: str, emptied: Emptied, emit: Emit) -> None:
         """All rows of a snapshot. What the stream had and is not among them is gone."""

@@ -144,10 +144,15 @@ class Audit:
         if self.quarantined + quarantined > limit:
             self._fail_quarantine(self.quarantined + quarantined, f"max_quarantined.rows is {limit}")
 
-    def skip_deletes(self) -> None:
-        """Say that rows which the source lacks stay: the key of a record in quarantine may be theirs."""
+    def skip_deletes(self, *, for_good: bool = False) -> None:
+        """Say that rows which the source lacks stay: the key of a record in quarantine may be theirs.
+
+        for_good: the next sync does not look for them either.
+        """
         self.verdicts = [verdict for verdict in self.verdicts if verdict.name != "deletes"]
         explanation = f"deletes were not looked for, because {self.quarantined:,} records are in quarantine"
+        if for_good:
+            explanation += f"; mend those, then read all rows again: headwater state reset {self._label} --yes"
         self.verdicts.append(
             Verdict(
                 "deletes", passed=False, severity="warn", blocking=False,

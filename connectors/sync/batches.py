@@ -14,7 +14,7 @@ class Batch:
     """Sealed parts and rejects, the position they reach, and the schema as it was when they were sealed.
 
     emptied_after: the source was emptied after so many of the parts; None when it was not.
-    by_snapshot: it did not say so, see `Emptied`.
+    by_snapshot, may_be_none: it did not say so, see `Emptied`.
     """
 
     schema: StreamSchema
@@ -27,3 +27,4 @@ class Batch:
     replaces: Replaces | None = None
     emptied_after: int | None = None
     by_snapshot: bool = False
+    may_be_none: bool = False

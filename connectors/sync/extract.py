@@ -159,7 +159,7 @@ class Extraction:
         sealed, fresh = self._sealed, self._open
         if fresh.emptied_after is not None:
             sealed.emptied_after = len(sealed.parts) + fresh.emptied_after
-            sealed.by_snapshot = fresh.by_snapshot
+            sealed.by_snapshot, sealed.may_be_none = fresh.by_snapshot, fresh.may_be_none
         sealed.parts += self._writer.seal()
         sealed.rejects += fresh.rejects
         sealed.extracted += fresh.extracted
@@ -189,7 +189,8 @@ class Extraction:
             case Replaces():
                 self._replaces = message
             case Emptied():
-                self._open.emptied_after, self._open.by_snapshot = self._writer.cut(), message.by_snapshot
+                self._open.emptied_after = self._writer.cut()
+                self._open.by_snapshot, self._open.may_be_none = message.by_snapshot, message.may_be_none
             case Attestation():
                 self._audit.attest(message)
             case Checkpoint():

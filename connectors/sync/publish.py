@@ -322,13 +322,16 @@ class Publication:
 
         A source that was emptied is no snapshot: it said so itself.
         """
-        audit = self._audit
-        if self._batch.emptied_after is not None:
-            if self._batch.by_snapshot:
+        audit, batch = self._audit, self._batch
+        if batch.emptied_after is not None:
+            if batch.by_snapshot and audit.quarantined:
+                audit.skip_deletes(for_good=True)
+                return 0
+            if batch.by_snapshot and not batch.may_be_none:
                 self._refuse_empty(tables)
             is_scd2 = self._stream.write == "scd2"
             return dispositions.delete_absent(self._connection, tables, is_hard=is_hard, is_scd2=is_scd2)
-        if not self._stream.snapshot or not self._request.is_live or not self._batch.is_last or audit.nothing_new:
+        if not self._stream.snapshot or not self._request.is_live or not batch.is_last or audit.nothing_new:
             return 0
         if audit.quarantined:
             audit.skip_deletes()

@@ -377,3 +377,31 @@ def test_a_first_read_of_nothing_does_not_empty_a_table_that_has_rows(orders: So
     run(warehouse, STREAM | reset | {"allow_empty": True})
 
     assert raw(warehouse, "select 1 from raw_shop.orders") == []
+
+
+@pytest.mark.parametrize("again", ["after a reset", "published again"])
+def test_a_whole_read_with_a_record_in_quarantine_deletes_nothing_and_says_so(
+    orders: Source, warehouse: Warehouse, again: str
+) -> None:
+    stream = STREAM | {"deletes": "hard", "columns": {"code": {"accepted_values": ["c"]}}}
+    ids = "select id from raw_shop.orders order by id"
+    run(warehouse, stream)
+    if again == "after a reset":
+        forgotten(warehouse)
+    else:
+        orders.execute("alter publication shop drop table orders")
+        orders.execute("alter publication shop add table orders")
+    orders.execute("delete from orders where id = 1")
+    orders.execute("update orders set code = 'x' where id = 2")
+
+    skipped = run(warehouse, stream)
+
+    assert (skipped.rows.quarantined, skipped.rows.deleted) == (1, 0)
+    assert "deletes were not looked for, because 1 records are in quarantine" in skipped.message
+    assert "headwater state reset shop.orders" in skipped.message
+    assert [id_ for (id_,) in raw(warehouse, ids)] == [1, 2, 3, 4, 5]
+
+    orders.execute("update orders set code = 'c' where id = 2")
+    forgotten(warehouse)
+    assert run(warehouse, stream).rows.deleted == 1
+    assert_equal(orders, warehouse, "hard")

@@ -174,12 +174,12 @@ class PageFetcher:
             if self._records_path is None:
                 raise _missing(page, "no array of records")
         path = self._records_path
-        found = page.slice_at(path)
-        if found is not None and self._stream.single:
-            return (found,)
+        if self._stream.single and (whole := page.slice_at(path)) is not None:
+            return (whole,)
         records = page.records_at(path)
         if records is not None:
             return records
+        found = page.slice_at(path)
         if found is not None and self._stream.null_is_empty and bytes(memoryview(found)) == b"null":
             return ()
         raise _missing(page, "no array at its top" if path == SELF else f"no array at {path!r}")

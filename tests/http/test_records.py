@@ -20,6 +20,9 @@ json_objects = st.dictionaries(st.text(), json_values, max_size=5)
 def taken(body: bytes, path: str) -> tuple[bytes, list[tuple[int, bytes]]]:
     records = JsonPage(body).records_at(path)
     assert records is not None
+    known = JsonPage(body, path).records_at(path)
+    assert known is not None
+    assert list(map(bytes, known)) == list(map(bytes, records))
     return join(records)
 
 
@@ -53,9 +56,10 @@ def test_a_page_cut_anywhere_is_never_taken_for_a_whole_one(
 ) -> None:
     body = json.dumps({"data": items}).encode()
     cut = body[: data.draw(st.integers(0, len(body) - 1))]
-    with pytest.raises(MalformedPageError) as caught:
-        JsonPage(cut)
-    assert caught.value.is_truncated
+    for records in (None, "data"):
+        with pytest.raises(MalformedPageError) as caught:
+            JsonPage(cut, records)
+        assert caught.value.is_truncated
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,28 @@ def test_values_are_found_along_paths_with_dots_in_their_keys() -> None:
     assert page.value_at("meta.a.b") == {"c": 4}
     assert page.value_at("meta.page.next.more") is None
     assert page.value_at("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"data": [{}], "next": "x", "count": 1}', 1),
+        (b'{"data": [], "data": [{}], "next": "x"}', 1),
+        (b'{"data": [], "next": "x"}', 0),
+        (b'{"data": null, "next": "x"}', None),
+        (b'{"data": {"data": []}, "next": "x"}', None),
+        (b'{"next": "x"}', None),
+    ],
+)
+def test_a_page_whose_records_place_is_known_answers_like_any_other(body: bytes, expected: int | None) -> None:
+    page = JsonPage(body, "data")
+
+    records = page.records_at("data")
+
+    assert (None if records is None else len(records)) == expected
+    assert page.value_at("next") == "x"
+    assert set(page.keys) == set(json.loads(body))
+    assert page.records_at("next") is None
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,12 @@ def test_a_cursor_that_leads_back_is_refused(length: int) -> None:
         assert len(server.seen) <= 4 * length + 2
 
 
-def test_a_source_that_starts_over_is_refused() -> None:
+@pytest.mark.parametrize("characters", [1, 500_000])
+def test_a_source_that_starts_over_is_refused_however_large_its_pages(characters: int) -> None:
     def answer(exchange: Exchange) -> None:
         page = int(exchange.query["page"])
-        exchange.json({"data": records((page - 1) % 3 * 10, 10)})
+        rows = records((page - 1) % 3 * 10, 10)
+        exchange.json({"data": [{**row, "text": "x" * characters} for row in rows]})
 
     with serving(answer) as server, pytest.raises(SourceError, match="already read"):
         read(source(server.url, {"pagination": {"type": "page_number"}}))

@@ -1,13 +1,15 @@
 """Claim: memory stays flat, whatever the number of rows, for every kind.
 
-Each kind reads a stream of narrow rows twice, the second time ten times as many; singer, airbyte and dlt_source read
-nested records; log and log_commits read them as changes out of PostgreSQL's log, made by one transaction and by many.
+Each kind reads a stream of narrow rows twice, the second time ten times as many; singer, airbyte, dlt_source, python
+and webhook read nested records, webhook those that wait in its inbox; log and log_commits read the rows as changes out
+of PostgreSQL's log, made by one transaction and by many.
 Measured is the peak of resident memory of the sync and its children; PostgreSQL is not in it.
 
     python -m benchmarks.memory [--rows 1000000] [--kinds rest,csv,jsonl,parquet,database,sling,singer,...]
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,7 +30,7 @@ from benchmarks.support import (
 )
 
 CLAIM = "Peak memory is flat from 1 million to 10 million rows, every kind"
-NESTED = ("singer", "airbyte", "dlt_source")
+NESTED = ("singer", "airbyte", "dlt_source", "python", "webhook")
 LOGGED = {"log": "one transaction", "log_commits": "a transaction of 1,000 rows after the other"}
 """A replicated table: measured is the sync of its changes. How they were made."""
 KINDS = ("rest", "csv", "jsonl", "parquet", "database", *LOGGED, "sling", *NESTED)
@@ -52,6 +54,10 @@ do $$ begin
 end $$
 """
 COMMITTED_ROWS = 1_000
+DELIVERIES = """
+insert into ops.webhook_inbox (delivery_id, source, event_type, body)
+select g, %s, 'push', convert_to('{"id": ' || g || ', ' || %s, 'UTF8') from generate_series(1::bigint, %s) as g
+"""
 
 
 def main() -> None:
@@ -99,7 +105,7 @@ class _Bench:
         """One sync of the kind into an empty table."""
         with psycopg.connect(self._dsn, autocommit=True) as session:
             session.execute("drop table if exists raw_bench.narrow")
-            session.execute("truncate ops.schema_versions, ops.stream_state")
+            session.execute("truncate ops.schema_versions, ops.stream_state, ops.webhook_inbox")
         once: Callable[[], Measured] = self._rest if kind == "rest" else lambda: self._sync(kind)
         if kind in ("csv", "jsonl", "parquet"):
             self._export(kind)
@@ -161,6 +167,13 @@ class _Bench:
             session.execute(CHANGES.format(rows=self._rows, step=step, table=kind).encode())
         return self._run(connector, **stream)
 
+    def _received(self) -> Measured:
+        """The sync of deliveries that wait in the inbox."""
+        rest = json.dumps(emitting.REST).removeprefix("{")
+        with psycopg.connect(self._dsn, autocommit=True) as session:
+            session.execute(DELIVERIES.encode(), [engine.SOURCE, rest, self._rows])
+        return self._run({"kind": "webhook", "scheme": "github", "secret": "env:BENCH_SECRET"}, write="append")
+
     def _sync(self, kind: str) -> Measured:
         if kind in LOGGED:
             return self._logged(kind)
@@ -171,6 +184,11 @@ class _Bench:
         if kind == "dlt_source":
             connector = {"kind": kind, "source": "benchmarks.emitting:records", "arguments": {"rows": self._rows}}
             return self._run(connector)
+        if kind == "python":
+            options = {"rows": str(self._rows)}
+            return self._run({"kind": kind, "module": "benchmarks.own_connector:Records", "options": options})
+        if kind == "webhook":
+            return self._received()
         if kind in NESTED:
             # appended, so that the program's states seal the windows
             program = emitting.executable(self._folder, kind, self._rows)

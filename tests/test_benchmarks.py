@@ -22,7 +22,7 @@ TINY = {
     "airbyte": ["--rows", "200", "--repeats", "1"],
     "volume_detection": ["--seeds", "1"],
     "mart_rollback": ["--rows", "1000", "--repeats", "1"],
-    "memory": ["--rows", "100", "--kinds", "csv,singer,airbyte,dlt_source"],
+    "memory": ["--rows", "100", "--kinds", "csv,singer,airbyte,dlt_source,python,webhook"],
     "webhooks": ["--deliveries", "200", "--connections", "2", "--repeats", "1"],
 }
 

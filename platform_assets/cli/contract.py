@@ -80,7 +80,7 @@ def write(
     source: Annotated[str | None, typer.Argument(help="A source; all by default.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 8 on a difference.")] = False,
 ) -> None:
-    """Write dbt's source files from the source files, and skeletons of staging models that are not there yet."""
+    """Write dbt's source files from the source files, and skeletons of models: those missing or not edited."""
     from platform_assets.contracts.dbt_files import out_of_step
     from platform_assets.sources import find_source, load_sources
 

@@ -1,11 +1,14 @@
 """dbt's files from the contract: the source of every stream, and skeletons of staging models and marts.
 
-Sources are generated whole, so nobody edits them; a skeleton is written once and then belongs to its author.
+Sources are generated whole, so nobody edits them. A skeleton is a pair, `.sql` and `.yml`, which follows the contract
+until one of the two is edited; from then on both belong to their author.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ _OWN = (("_synced_at", "timestamptz", "synced_at"), ("_deleted", "boolean", "del
         ("_dlt_load_id", "text", "dlt_load_id"))  # fmt: skip
 """The engine's own columns, and the doc blocks of dbt_project/models/docs.md that describe them."""
 SYNCED_AT = "{{ doc('synced_at') }}"
+_MARK = re.compile(r"# Skeleton of (\S+): [^\n]* ([0-9a-f]{16})\n")
+"""First line of a skeleton's `.yml`: its stream, and a checksum of the pair as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFile:
-    """path: below the dbt project. is_skeleton: written only where there is none."""
+    """path: below the dbt project. is_skeleton: of a pair that may have come to be its author's."""
 
     path: Path
     text: str
@@ -28,9 +33,10 @@ class GeneratedFile:
 
     def differs(self, project: Path) -> bool:
         place = project / self.path
-        if self.is_skeleton:
-            return not place.is_file()
-        return not place.is_file() or place.read_text(encoding="utf-8") != self.text
+        if not place.is_file():
+            return True
+        is_theirs = self.is_skeleton and not unedited(place)
+        return not is_theirs and place.read_text(encoding="utf-8") != self.text
 
     def write(self, project: Path) -> None:
         place = project / self.path
@@ -40,7 +46,9 @@ class GeneratedFile:
 
 def out_of_step(sources: Iterable[SourceSpec], project: Path) -> list[GeneratedFile]:
     """Generated files that the dbt project lacks or has otherwise."""
-    return [file for source in sources for file in generated(source) if file.differs(project)]
+    return [
+        file for source in sources for file in (*generated(source), *_marts(source, project)) if file.differs(project)
+    ]
 
 
 def generated(source: SourceSpec) -> Iterator[GeneratedFile]:
@@ -48,9 +56,42 @@ def generated(source: SourceSpec) -> Iterator[GeneratedFile]:
     folder = Path("models", "staging", source.source)
     yield GeneratedFile(folder / f"{source.source}.yml", source_yaml(source))
     for stream in source.streams:
-        model = staging_model(source, stream)
-        yield GeneratedFile(folder / f"{model}.sql", staging_sql(source, stream), is_skeleton=True)
-        yield GeneratedFile(folder / f"{model}.yml", staging_yaml(source, stream), is_skeleton=True)
+        path = folder / staging_model(source, stream)
+        yield from _pair(
+            path, f"{source.source}.{stream.name}", staging_sql(source, stream), staging_yaml(source, stream)
+        )
+
+
+def _pair(path: Path, stream: str, sql: str, yaml: str) -> tuple[GeneratedFile, GeneratedFile]:
+    """path: without an ending. stream: as source.stream."""
+    says = "`headwater contract write` keeps the pair in step until its .sql or .yml is edited"
+    mark = f"# Skeleton of {stream}: {says}; {_checksum(sql, yaml)}\n"
+    return (
+        GeneratedFile(path.with_suffix(".sql"), sql, is_skeleton=True),
+        GeneratedFile(path.with_suffix(".yml"), mark + yaml, is_skeleton=True),
+    )
+
+
+def unedited(place: Path) -> str:
+    """The stream of a skeleton of which both files are as they were written; empty where there is none."""
+    try:
+        sql, yaml = (place.with_suffix(end).read_text(encoding="utf-8") for end in (".sql", ".yml"))
+    except FileNotFoundError:
+        return ""
+    mark = _MARK.match(yaml)
+    return mark[1] if mark and mark[2] == _checksum(sql, yaml[mark.end() :]) else ""
+
+
+def _checksum(sql: str, yaml: str) -> str:
+    return sha256(f"{sql}\0{yaml}".encode()).hexdigest()[:16]
+
+
+def _marts(source: SourceSpec, project: Path) -> Iterator[GeneratedFile]:
+    """Of the source's streams, where a mart was asked for and nobody edited it."""
+    for stream in source.streams:
+        for place in sorted((project / "models" / "marts").glob(f"*/{stream.name}.yml")):
+            if unedited(place) == f"{source.source}.{stream.name}":
+                yield from mart_files(source, stream, place.parent.name)
 
 
 def staging_model(source: SourceSpec, stream: StreamSpec) -> str:
@@ -181,7 +222,6 @@ def staging_yaml(source: SourceSpec, stream: StreamSpec) -> str:
 
 def mart_files(source: SourceSpec, stream: StreamSpec, domain: str) -> tuple[GeneratedFile, GeneratedFile]:
     """A mart of the stream alone, under an enforced contract: every column typed, keys and NOT NULL as constraints."""
-    folder = Path("models", "marts", domain)
     staging = staging_model(source, stream)
     columns = [column for column in in_staging_order(targets(stream)) if not column.is_blocked]
     selected = "".join(f"        {column.name},\n" for column in columns)
@@ -210,10 +250,8 @@ select * from final
     for column in columns:
         lines += _model_column(column, stream, indent="      ", is_mart=True)
     lines += ["      - name: synced_at", "        data_type: timestamptz", f'        description: "{SYNCED_AT}"']
-    return (
-        GeneratedFile(folder / f"{stream.name}.sql", sql, is_skeleton=True),
-        GeneratedFile(folder / f"{stream.name}.yml", "\n".join(lines) + "\n", is_skeleton=True),
-    )
+    path = Path("models", "marts", domain, stream.name)
+    return _pair(path, f"{source.source}.{stream.name}", sql, "\n".join(lines) + "\n")
 
 
 def _model_column(column: Target, stream: StreamSpec, indent: str, *, is_mart: bool = False) -> list[str]:
@@ -222,6 +260,9 @@ def _model_column(column: Target, stream: StreamSpec, indent: str, *, is_mart: b
         lines.append(f"  data_type: {column.pg_type}")
     described = column.description if column.description != "." else f"Column {column.raw_name} of the source."
     lines.append(f"  description: {_scalar(_plain(described))}")
+    said = {"unit": column.spec.unit, "pii": column.spec.pii.replace("none", "")}
+    if meta := {name: value for name, value in said.items() if value}:
+        lines.append(f"  config: {flow({'meta': meta})}")
     if is_mart and not column.nullable:
         lines.append("  constraints: [{type: not_null}]")
     tests: list[Any] = []

@@ -14,6 +14,7 @@ from platform_assets.contracts.lineage import Lineage, lineage
 from platform_assets.contracts.observed import (
     TYPED_KINDS,
     described_shape,
+    meta_of,
     offered_shape,
     offered_to,
     raw_names,
@@ -80,6 +81,7 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
             shown = by_stream.get(stream.name)
             names = {one.source_name: one.raw_name for one in targets(stream)} | (raw_names(version) if version else {})
             by_raw = {raw: name for name, raw in names.items()}
+            dbt_columns: Mapping[str, Any] = dbt_source["columns"] if dbt_source else {}
             described = described_shape(dbt_source, by_raw) if dbt_source else None
             reads_query = getattr(stream, "sql", None) is not None
             yield StreamFacts(
@@ -92,6 +94,7 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
                 is_typed=is_typed,
                 knows_null=source.connector.kind == "database",
                 promised=described.columns if described else {},
+                said={by_raw.get(raw, raw): meta_of(one) for raw, one in dbt_columns.items()},
                 names=names,
                 in_table=stands.columns if stands else frozenset(),
             )

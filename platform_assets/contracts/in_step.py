@@ -11,7 +11,7 @@ from typing import Any
 from connectors.specs import SourceSpec
 from platform_assets.contracts.demands import Demand, demands, file_of
 from platform_assets.contracts.lineage import Base, Lineage
-from platform_assets.contracts.observed import holds, house_type
+from platform_assets.contracts.observed import holds, house_type, meta_of
 from platform_assets.contracts.targets import Target, targets
 
 
@@ -146,8 +146,8 @@ def _meta(promises: Promises, manifest: Mapping[str, Any], known: Lineage) -> It
             promise = promises.get(known.origin((model.relation, name)))
             if promise is None:
                 continue
-            said = (column.get("config") or {}).get("meta") or column.get("meta") or {}
-            spec, where = promise.column.spec, f"{file_of(node)}: {model.relation}.{name}"
+            spec, said = promise.column.spec, meta_of(column)
+            where = f"{file_of(node)}: {model.relation}.{name}"
             if said.get("unit") and spec.unit and said["unit"] != spec.unit:
                 yield f"{where} has meta unit {said['unit']}, the contract of {promise.label} says {spec.unit}"
             if (pii := said.get("pii") or "none") != spec.pii:

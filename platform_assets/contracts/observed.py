@@ -80,7 +80,7 @@ def described_shape(source: Mapping[str, Any], by_raw: Mapping[str, str]) -> Sha
         name = by_raw.get(raw, raw)
         if raw in ("_synced_at", "_deleted", "_dlt_load_id"):
             continue
-        meta = (column.get("config") or {}).get("meta") or column.get("meta") or {}
+        meta = meta_of(column)
         if meta.get("key"):
             key.append(name)
         columns[name] = Field(
@@ -89,6 +89,11 @@ def described_shape(source: Mapping[str, Any], by_raw: Mapping[str, str]) -> Sha
             tuple(meta.get("accepted_values") or ()),
         )
     return Shape(columns, tuple(key))
+
+
+def meta_of(column: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What dbt's manifest keeps of a column beside its type."""
+    return (column.get("config") or {}).get("meta") or column.get("meta") or {}
 
 
 def house_type(sql_type: str) -> str:

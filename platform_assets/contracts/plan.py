@@ -5,7 +5,7 @@ What stands is the raw table (or, unseen, what dbt's source says of it); what co
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from connectors.specs import SourceSpec, StreamSpec
 from connectors.sync.differences import Change, Field, Shape, diff, likeness, name_likeness, with_renames, words
@@ -22,6 +22,7 @@ class StreamFacts:
     standing: what models are built on; None when nothing is known. is_table: it is the raw table itself.
     offered: what the source has now; None when it was not asked. is_offered: False when the source says that the stream
         is gone. is_typed: the source says its own types; knows_null: and which columns are never NULL.
+    said: the unit and pii of promised columns, as dbt's source says them.
     names: raw name by source name. in_table: raw names of the columns that the table has, blocked ones too; none where
         it was not asked.
     """
@@ -35,6 +36,7 @@ class StreamFacts:
     is_typed: bool = False
     knows_null: bool = False
     promised: Mapping[str, Field] = field(default_factory=dict[str, Field])
+    said: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     in_table: frozenset[str] = frozenset()
 
@@ -71,6 +73,7 @@ class Plan:
 def plan_stream(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
     """The contract against what stands, then the source against both."""
     yield from _contract_changes(facts, impacts)
+    yield from _meaning(facts, impacts)
     yield from _declared_no_more(facts, impacts)
     yield from _source_changes(facts, impacts)
 
@@ -99,6 +102,21 @@ def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]
             becomes = "NULL in every row from now on" if spec.rule == "block" else "another text than before"
             says = f"{name}: rule {spec.rule}: its values become {becomes}"
             yield Planned(facts.label, "contract", "rule", name, says, bool(impact.uses), impact)
+
+
+def _meaning(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
+    """Another unit, another class of personal data: models that read the column go on as if nothing had changed."""
+    for name, spec in facts.stream.columns.items():
+        if name not in facts.promised or spec.rule == "block":
+            continue
+        said, impact = facts.said.get(name, {}), _impact(facts, impacts, name)
+        unit, pii = said.get("unit") or spec.unit, said.get("pii", "none")
+        if spec.unit and unit != spec.unit:
+            says = f"{name}: unit {unit} becomes {spec.unit}; models take its numbers as before"
+            yield Planned(facts.label, "contract", "unit", name, says, bool(impact.uses), impact)
+        if pii != spec.pii:
+            says = f"{name}: pii {pii} becomes {spec.pii}"
+            yield Planned(facts.label, "contract", "pii", name, says, False, impact)
 
 
 def _declared_no_more(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:

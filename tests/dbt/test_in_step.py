@@ -10,6 +10,7 @@ from connectors.specs import ColumnSpec, SourceSpec, StreamSpec
 from platform_assets.contracts.gather import Evidence, plan_of
 from platform_assets.contracts.in_step import contradictions
 from platform_assets.contracts.lineage import Lineage, lineage
+from platform_assets.contracts.plan import Planned
 from platform_assets.sources import load_sources
 from tests.dbt.processes import PROJECT
 
@@ -44,6 +45,13 @@ def with_column(stream: str, name: str, **facts: Any) -> list[SourceSpec]:
 
 def with_key(stream: str, *key: str) -> list[SourceSpec]:
     return with_stream(stream, lambda _: {"primary_key": key})
+
+
+ALTITUDE: dict[str, Any] = {"type": "bigint", "nullable": False}
+
+
+def changes(manifest: Manifest, sources: list[SourceSpec]) -> tuple[Planned, ...]:
+    return plan_of(Evidence(sources, manifest), PROJECT, lambda one, _: one.source == "nyc_reference").changes
 
 
 def told(manifest: Manifest, sources: list[SourceSpec], known: Lineage) -> list[str]:
@@ -222,6 +230,27 @@ def test_the_unit_of_a_models_file_is_the_contracts(manifest: Manifest, known: L
     assert told(changed, alone, known) == [
         f"{STAGED_AIRPORTS}altitude_feet has meta unit feet, the contract of nyc_reference.airports.alt says metres"
     ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "says", "is_breaking"),
+    [
+        ({"unit": "metres"}, "alt: unit feet becomes metres; models take its numbers as before", True),
+        ({"unit": "feet", "pii": "sensitive"}, "alt: pii none becomes sensitive", False),
+    ],
+)
+def test_what_a_value_means_is_a_change_of_the_plan_although_no_table_shows_it(
+    manifest: Manifest, facts: dict[str, Any], says: str, is_breaking: bool
+) -> None:
+    (change,) = changes(manifest, with_column("nyc_reference.airports", "alt", **ALTITUDE, **facts))
+
+    assert (change.side, change.says, change.is_breaking) == ("contract", says, is_breaking)
+    assert "marts.airports_v2" in {use.model for use in change.impact.uses}
+
+
+def test_a_unit_that_is_said_for_the_first_time_or_no_more_changes_nothing(manifest: Manifest) -> None:
+    assert changes(manifest, with_column("nyc_reference.airports", "alt", **ALTITUDE)) == ()
+    assert changes(manifest, with_column("nyc_reference.planes", "seats", **ALTITUDE, unit="people")) == ()
 
 
 UNIQUE = "dbt_project/models/{}.yml: {} must be unique, the key of {} is {}"

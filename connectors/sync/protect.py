@@ -115,7 +115,7 @@ class Protector:
     def _record(self, raw: bytes) -> bytes:
         fields = _fields_of(raw)
         if fields is None and self._is_sealing:
-            return json.dumps(_withheld(len(raw))).encode()
+            return raw if _WITHHELD.fullmatch(raw) else json.dumps(_withheld(len(raw))).encode()
         if fields is None or not self.touches(fields):
             return raw
         kept: list[bytes] = []
@@ -155,6 +155,10 @@ class Protector:
 
 def _withheld(size: int) -> str:
     return f"{MASK} ({size:,} characters, withheld: the stream has protected columns)"
+
+
+_WITHHELD = re.compile(re.escape(json.dumps(_withheld(0))).replace(r"\(0", r"\([0-9,]+").encode())
+"""What was withheld before says so still."""
 
 
 def _fields_of(raw: bytes) -> Mapping[str, bytes] | None:

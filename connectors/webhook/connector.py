@@ -94,7 +94,7 @@ class WebhookConnector:
                 columns,
                 ("_delivery_id",),
                 count,
-                tuple(one.name for one in streams if any(_means(pattern, event) for pattern in one.events)),
+                tuple(one.name for one in streams if any(means(pattern, event) for pattern in one.events)),
             )
             for event, count in found
         )
@@ -201,7 +201,7 @@ def _position(state: StreamState, where: str) -> int:
     )
 
 
-def _means(pattern: str, event: str) -> bool:
+def means(pattern: str, event: str) -> bool:
     """`*` in the pattern stands for any text."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), event, re.DOTALL) is not None
 

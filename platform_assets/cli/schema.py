@@ -138,12 +138,16 @@ def block(
     lift: Annotated[bool, typer.Option("--lift", help="Let it in again.")] = False,
     who: Who = None,
 ) -> None:
-    """Keep a column out of the warehouse from the next sync on; what is in the table stays there."""
+    """Keep a column out of the warehouse from the next sync on; what is in the table stays there.
+
+    Deliveries of a webhook lose it at once, those that wait too, unless another stream of their event reads it.
+    """
     from connectors.sync import schemabook
     from platform_assets.sources import find_source
 
     source, name = _parts(stream)
-    spec = find_source(source, read_settings().project_root).stream(name)
+    declared = find_source(source, read_settings().project_root)
+    spec = declared.stream(name)
     with warehouse_session() as connection:
         if lift:
             schemabook.lift(connection, source, name, column, _who(who))
@@ -153,6 +157,10 @@ def block(
     print(f"{stream}: column {column} is blocked from the next sync on")
     if accepted is not None:
         print(f"schema version {accepted} waited for this column alone: it is accepted")
+    if declared.connector.kind == "webhook":
+        from platform_assets.cli.webhooks import scrub_inbox
+
+        scrub_inbox([declared])
 
 
 def _version(found: "list[Recorded]", version: int | None, stream: str) -> "Recorded":

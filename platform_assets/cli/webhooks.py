@@ -1,18 +1,23 @@
-"""`headwater webhooks`: receive signed deliveries, see what was not read yet, and let old ones go."""
+"""`headwater webhooks`: receive signed deliveries, see what was not read yet, let old ones and blocked fields go."""
 
 import json
 import logging
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from platform_assets.cli import output
 from platform_assets.cli.context import protect_secrets, read_settings, running_warehouse
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from connectors.specs import SourceSpec
+
 command = typer.Typer(
-    no_args_is_help=True, help="Receive signed deliveries into the inbox; list what is not read; prune."
+    no_args_is_help=True, help="Receive signed deliveries into the inbox; list what is not read; prune; scrub."
 )
 
 Names = Annotated[list[str] | None, typer.Argument(help="Sources of kind webhook; without any, all of them.")]
@@ -132,3 +137,28 @@ def prune(
                 print(f"{plan.source}: {delete(session, plan):,} deleted")
         if not yes and any(plan.deliveries for plan in plans):
             print("This was the plan; give --yes to delete them.")
+
+
+@command.command("scrub")
+def scrub(sources: Names = None) -> None:
+    """Take fields out of the deliveries in the inbox that every stream of their event blocks by now.
+
+    Receivers store no such field; this is for deliveries that came before the block. They cannot be had back.
+    """
+    from platform_assets.webhooks.hooks import webhook_sources
+
+    scrub_inbox(webhook_sources(sources or (), read_settings().project_root))
+
+
+def scrub_inbox(specs: "Iterable[SourceSpec]") -> None:
+    """Does it, and says of how many deliveries something was taken."""
+    import psycopg
+
+    from platform_assets.webhooks.scrub import scrub
+
+    with (
+        running_warehouse(read_settings()) as warehouse,
+        psycopg.connect(warehouse.admin_dsn, autocommit=True) as session,
+    ):
+        for spec in specs:
+            print(f"{spec.source}: deliveries in the inbox that lost blocked fields: {scrub(session, spec):,}")

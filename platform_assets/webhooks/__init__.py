@@ -3,6 +3,8 @@
 schemes   whether a delivery is genuine, in time and well formed
 hooks     the sources that receive, ready to verify
 rates     how many deliveries a source may send
+blocked   what no stream may keep of a body
+scrub     what is blocked since, taken out of bodies that wait
 inbox     group commit into ops.webhook_inbox
 metrics   what happened, as Prometheus text
 backlog   what the streams have not read yet

@@ -2,16 +2,19 @@
 
 One task writes. A delivery is answered when the transaction that holds it is on disk, and never before; when the
 database is away, every delivery in flight is refused, and so is each new one until it is back.
+
+A body is stored without what is blocked when it is stored: the insert itself looks whether the rules are still those
+that the receiver has read. When they are not it stores nothing; they are read, and it is tried again.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
@@ -19,8 +22,10 @@ from psycopg import errors
 
 from connectors.errors import HeadwaterError
 from connectors.webhook.order import ANNOUNCE
+from platform_assets.webhooks.blocked import READ, VERSION, Blocks
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 INSERT = f"""
     with announced as materialized ({ANNOUNCE})
@@ -28,10 +33,11 @@ INSERT = f"""
     select delivery_id, source, event_type, body, headers::jsonb
     from announced, unnest(%b::text[], %b::text[], %b::text[], %b::bytea[], %b::text[])
         as arrived (delivery_id, source, event_type, body, headers)
+    where ({VERSION}) = %t
     on conflict (source, delivery_id) do nothing
 """
 """One statement is one transaction and one round trip. A row is numbered where it is inserted, above the join that
-needs the announcement, and so after it."""
+needs the announcement, and so after it. The last two parameters: `Blocks.names` and `Blocks.version`."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 QUIET_TURNS = 3
@@ -60,7 +66,7 @@ class Arrived:
     source: str
     delivery_id: str
     event_type: str
-    body: bytes
+    body: bytes = field(repr=False)
     headers: str
 
 
@@ -94,16 +100,18 @@ class Inbox:
     """The writer and its queue; used from one event loop.
 
     locate: the libpq URL of the loader role, asked at every connection (a restarted server may have moved); may block.
+    blocks: what is dropped from bodies.
     """
 
     locate: Callable[[], str]
     bounds: Bounds = field(default_factory=Bounds)
+    blocks: Blocks = field(default_factory=Blocks)
     commits: Commits = field(default_factory=Commits)
     is_connected: bool = False
     _queue: deque[_Waiting] = field(default_factory=deque[_Waiting])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
-    _hanging: "set[asyncio.Task[int]]" = field(default_factory=set["asyncio.Task[int]"])
+    _hanging: "set[asyncio.Task[Any]]" = field(default_factory=set["asyncio.Task[Any]"])
 
     @property
     def waiting(self) -> int:
@@ -169,6 +177,7 @@ class Inbox:
             # a warehouse may be set to forget commits in a crash; what is acknowledged here must not be
             await connection.execute("set synchronous_commit = on")
             await connection.execute(f"set statement_timeout = {int(self.bounds.commit_seconds * 1000)}".encode())
+            await self._has_new_rules(connection)
             self.is_connected = True
             log.info("inbox connected")
             while not self._stopping or self._queue:
@@ -201,7 +210,7 @@ class Inbox:
         """Answer the whole batch; when values are refused, delivery by delivery, so that one does not stop others."""
         began = time.perf_counter()
         try:
-            new = await self._in_time(connection, [waiting.delivery for waiting in batch])
+            new = await self._store(connection, [waiting.delivery for waiting in batch])
         except errors.DataError as error:
             if len(batch) > 1:
                 for waiting in batch:
@@ -223,18 +232,37 @@ class Inbox:
         commits.duplicates += len(batch) - new
         commits.seconds += time.perf_counter() - began
 
-    async def _in_time(self, connection: "psycopg.AsyncConnection[Any]", rows: Sequence[Arrived]) -> int:
-        """The insert, or TimeoutError. A server that hangs cannot even be asked to cancel: its connection is left to
-        itself, and closed once it says something."""
-        inserting = asyncio.create_task(_insert(connection, rows))
-        done, _ = await asyncio.wait({inserting}, timeout=self.bounds.commit_seconds + 1)
-        if not done:
-            self._hanging.add(inserting)
-            inserting.add_done_callback(lambda task: self._let_go(task, connection))
-            raise TimeoutError(f"a commit took longer than {self.bounds.commit_seconds:.0f} s")
-        return inserting.result()
+    async def _store(self, connection: "psycopg.AsyncConnection[Any]", rows: Sequence[Arrived]) -> int:
+        """How many of the deliveries are new. None is: they came before, or the rules are others by now."""
+        while True:
+            new = await self._in_time(connection, _insert(connection, self._kept(rows), self.blocks))
+            if new or not await self._in_time(connection, self._has_new_rules(connection)):
+                return new
 
-    def _let_go(self, task: "asyncio.Task[int]", connection: "psycopg.AsyncConnection[Any]") -> None:
+    def _kept(self, rows: Sequence[Arrived]) -> Sequence[Arrived]:
+        """The deliveries without what is blocked now."""
+        blocks = self.blocks
+        return (
+            [replace(row, body=blocks.kept(row.source, row.event_type, row.body)) for row in rows] if blocks else rows
+        )
+
+    async def _has_new_rules(self, connection: "psycopg.AsyncConnection[Any]") -> bool:
+        """Read what operators block; whether it is something else than before."""
+        cursor = await connection.execute(READ.encode(), [self.blocks.names])
+        return self.blocks.take(await cursor.fetchall())
+
+    async def _in_time(self, connection: "psycopg.AsyncConnection[Any]", work: Coroutine[Any, Any, T]) -> T:
+        """What the database answers, or TimeoutError. A server that hangs cannot even be asked to cancel: its
+        connection is left to itself, and closed once it says something."""
+        working = asyncio.create_task(work)
+        done, _ = await asyncio.wait({working}, timeout=self.bounds.commit_seconds + 1)
+        if not done:
+            self._hanging.add(working)
+            working.add_done_callback(lambda task: self._let_go(task, connection))
+            raise TimeoutError(f"a commit took longer than {self.bounds.commit_seconds:.0f} s")
+        return working.result()
+
+    def _let_go(self, task: "asyncio.Task[Any]", connection: "psycopg.AsyncConnection[Any]") -> None:
         self._hanging.discard(task)
         if not task.cancelled():
             task.exception()
@@ -250,8 +278,8 @@ def _answer(batch: Sequence[_Waiting], error: Exception) -> None:
             waiting.done.set_exception(error)
 
 
-async def _insert(connection: "psycopg.AsyncConnection[Any]", rows: Sequence[Arrived]) -> int:
-    """One durable transaction, the statement itself; how many of the deliveries are new.
+async def _insert(connection: "psycopg.AsyncConnection[Any]", rows: Sequence[Arrived], blocks: Blocks) -> int:
+    """One durable transaction, the statement itself; how many of the deliveries are new, 0 also by other rules.
 
     Raises:
         psycopg.Error: nothing of it is known to be stored.
@@ -262,6 +290,8 @@ async def _insert(connection: "psycopg.AsyncConnection[Any]", rows: Sequence[Arr
         [row.event_type for row in rows],
         [row.body for row in rows],
         [row.headers for row in rows],
+        blocks.names,
+        blocks.version,
     )
     cursor = await connection.execute(INSERT.encode(), columns, prepare=True)
     return cursor.rowcount

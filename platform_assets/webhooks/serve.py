@@ -16,6 +16,7 @@ from platform_assets.settings import Settings
 from platform_assets.warehouse import ensure_warehouse
 from platform_assets.webhooks.app import ReadBacklog, Receiver
 from platform_assets.webhooks.backlog import Backlog, read_backlog
+from platform_assets.webhooks.blocked import Blocks
 from platform_assets.webhooks.hooks import Hook
 from platform_assets.webhooks.inbox import Inbox
 
@@ -54,6 +55,7 @@ def locator(settings: Settings) -> Callable[[], str]:
 
 def serve(hooks: Sequence[Hook], sources: Sequence[SourceSpec], inbox: Inbox, listening: socket.socket) -> None:
     """Receive until the process is asked to stop; deliveries in flight are answered first."""
+    inbox.blocks = Blocks(sources)
     config = uvicorn.Config(
         Receiver(hooks, inbox, _cached_backlog(sources, inbox.locate)),  # pyright: ignore[reportArgumentType]  plain ASGI
         access_log=False,

@@ -1,7 +1,6 @@
 """One receiver for a module's tests, on a database of their own."""
 
 import os
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
@@ -12,16 +11,13 @@ import pytest
 from platform_assets.settings import load_settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 from tests.support.servers import TestServer, clean_environment, database_pair
-from tests.webhooks.receiving import ROOT, Inbox, ReceiverProcess, write_sources
+from tests.webhooks.receiving import Inbox, ReceiverProcess, copied_project, write_sources
 
 
 @pytest.fixture(scope="module")
 def hook_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with the tests' sources in place of its own."""
-    root = tmp_path_factory.mktemp("webhooks") / "project"
-    ignored = shutil.ignore_patterns("__pycache__", "data", "ingest", "transform")
-    for name in ("connectors", "platform_assets"):
-        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    root = copied_project(tmp_path_factory)
     write_sources(root)
     return root
 

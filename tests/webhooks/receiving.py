@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 import httpx
 import psycopg
+import pytest
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "the-old-secret", "the-new-secret"
@@ -46,6 +48,15 @@ attributes:
   streams:
     - {{name: events, shape: envelope}}
 """
+
+
+def copied_project(folders: pytest.TempPathFactory) -> Path:
+    """The project without any source of its own."""
+    root = folders.mktemp("webhooks") / "project"
+    ignored = shutil.ignore_patterns("__pycache__", "data", "ingest", "transform")
+    for name in ("connectors", "platform_assets"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    return root
 
 
 def write_sources(root: Path, sources: Mapping[str, str] = SOURCES) -> None:

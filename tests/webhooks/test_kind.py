@@ -44,7 +44,7 @@ def deliver(dsn: str, *rows: tuple[str, str, bytes], source: str = "hub") -> Non
 def insert(session: psycopg.Connection[Any], *rows: tuple[str, str, bytes], source: str = "hub") -> None:
     """By the statement of the receiver."""
     columns = [[row[0] for row in rows], [source for _ in rows], [row[1] for row in rows], [row[2] for row in rows]]
-    session.execute(INSERT.encode(), [*columns, ["{}" for _ in rows]])
+    session.execute(INSERT.encode(), [*columns, ["{}" for _ in rows], [], ""])
 
 
 def run(warehouse: Warehouse, spec: SourceSpec, stream: str = "events", window: Window | None = None) -> SyncResult:

@@ -2,12 +2,14 @@
 
 platform_assets:  locations, command line -> components, sensors -> assets, checks -> warehouse, sources -> settings
 below all of them connectors.sync and connectors.kinds, custom -> http, sling, files, database -> errors, contract...
+Of the engine: a publication's rooms, see PUBLICATION.
 A reader package (http, ...) may name the specs of the one kind that it serves, for types only: `if TYPE_CHECKING`.
 """
 
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
 )
 """Parts of platform_assets from top to bottom: a part may import its own layer and those below it."""
+
+
+PUBLICATION: tuple[frozenset[str], ...] = (
+    frozenset({"lifecycle"}),
+    frozenset({"publisher"}),
+    frozenset({"publish"}),
+    frozenset({"load_record", "stage", "generation"}),
+    frozenset({"deletes", "dispositions"}),
+    frozenset({"sifting", "relations"}),
+    frozenset({"tables"}),
+)
+"""Rooms of a publication from top to bottom, modules of connectors.sync: each imports only rooms below its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +139,7 @@ def is_below(name: str, parent: str) -> bool:
 def wrong_arrows(root: Path) -> list[str]:
     """One line a wrong import, empty when all run down."""
     found = list(imports_of(root))
-    return sorted({*_forbidden(found), *_between_kinds(found), *_upward(found)})
+    return sorted({*_forbidden(found), *_between_kinds(found), *_upward(found), *_publication(found)})
 
 
 def _forbidden(found: Iterable[Import]) -> Iterator[str]:
@@ -162,6 +176,14 @@ def _upward(found: Iterable[Import]) -> Iterator[str]:
             yield f"{item.place}: {item.module} imports {item.imported}: {other} is above {own}"
 
 
+def _publication(found: Iterable[Import]) -> Iterator[str]:
+    floors = {room: floor for floor, rooms in enumerate(PUBLICATION) for room in rooms}
+    for item in found:
+        own, other = _part(item.module, "connectors.sync"), _part(item.imported, "connectors.sync")
+        if own in floors and other in floors and own != other and floors[own] >= floors[other]:
+            yield f"{item.place}: {item.module} imports {item.imported}: {other} is not below {own}"
+
+
 def _part(name: str, package: str) -> str | None:
     return name.removeprefix(f"{package}.").partition(".")[0] if name.startswith(f"{package}.") else None
 
@@ -185,6 +207,22 @@ def test_every_part_of_platform_assets_has_a_layer() -> None:
         if (path.suffix == ".py" or (path.is_dir() and any(path.rglob("*.py")))) and not path.stem.startswith("_")
     }
     assert parts - frozenset[str]().union(*LAYERS) == set()
+
+
+def test_no_two_modules_of_the_engine_import_each_other_however_far_around() -> None:
+    found = [item for item in imports_of(ROOT) if is_below(item.module, "connectors.sync") and not item.is_type_only]
+    modules = {item.module for item in found} - {"connectors.sync"}
+    below: dict[str, set[str]] = {module: set() for module in modules}
+    for item in found:
+        if {item.module, item.imported} <= modules and item.module != item.imported:
+            below[item.module].add(item.imported)
+    assert len(modules) > 50
+    TopologicalSorter(below).prepare()
+
+
+def test_every_room_of_a_publication_is_there() -> None:
+    rooms = frozenset[str]().union(*PUBLICATION)
+    assert {room for room in rooms if not (ROOT / "connectors" / "sync" / f"{room}.py").is_file()} == set()
 
 
 @pytest.mark.parametrize(
@@ -212,6 +250,8 @@ def test_every_part_of_platform_assets_has_a_layer() -> None:
         ("platform_assets/assets/streams.py", "from platform_assets.cli import main", "cli is above assets"),
         ("platform_assets/checks/drift.py", "from ..components import Source", "components is above checks"),
         ("platform_assets/settings.py", "import_module('platform_assets.warehouse')", "warehouse is above settings"),
+        ("connectors/sync/tables.py", "from connectors.sync.dispositions import merge", "is not below tables"),
+        ("connectors/sync/stage.py", "from connectors.sync.generation import Generation", "is not below stage"),
         ("platform_assets/transform.py", "from dbt.cli.main import dbtRunner", "only through its manifest"),
         ("demo/api.py", "from connectors.errors import ConfigError", "stand-ins know none of their readers"),
     ],

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier
 from connectors.errors import ContractError
 from connectors.specs import StreamSpec
 from connectors.sync.columns import VALID_TO
-from connectors.sync.dispositions import Tables, names
+from connectors.sync.tables import Tables, names
 
 
 def is_prepared(connection: psycopg.Connection[Any], tables: Tables, stream: StreamSpec) -> bool:

@@ -8,8 +8,8 @@ from psycopg.sql import SQL, Composable, Identifier
 from connectors.column_spec import ColumnSpec
 from connectors.sync.audit import RowRule
 from connectors.sync.differences import words
-from connectors.sync.dispositions import Tables
 from connectors.sync.schema import BLOCKED, Drift, FrozenDriftError, StreamSchema
+from connectors.sync.tables import Tables
 
 _SHOWN = 10
 """Values outside `accepted_values` that are named; of a column with personal data none is."""

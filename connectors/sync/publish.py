@@ -13,29 +13,23 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from connectors.errors import ContractError, LoaderError
-from connectors.sync import dispositions, gone, ledger, quarantine, registry, renames, state, superseding
-from connectors.sync.audit import Audit, contract_rules
+from connectors.errors import LoaderError
+from connectors.sync import deletes, dispositions, quarantine, renames, sifting, state, superseding
+from connectors.sync.audit import Audit
 from connectors.sync.batches import Batch
 from connectors.sync.checks.contract import Staged
-from connectors.sync.columns import DELETED, OVERFLOW, Column
-from connectors.sync.copying import Copier
-from connectors.sync.destination import LOADS_TABLE
-from connectors.sync.dispositions import ROW_NUMBER, Tables, Written
-from connectors.sync.generation import (
-    LOAD_SETTING,
-    Generation,
-    columns_of,
-    ensure_platform_columns,
-    has_columns,
-    number_rows,
-    stamp,
-)
+from connectors.sync.columns import DELETED, Column
+from connectors.sync.dispositions import Written
+from connectors.sync.generation import Generation
 from connectors.sync.indexes import ensure_index, is_prepared
 from connectors.sync.lease import Lease
+from connectors.sync.load_record import LoadRecord
 from connectors.sync.packages import BuiltSchema, Package
 from connectors.sync.rejects import Reject
+from connectors.sync.relations import LOAD_SETTING, ensure_platform_columns, has_columns
 from connectors.sync.result import RowCounts, Step, SyncRequest, Verdict
+from connectors.sync.stage import Stage
+from connectors.sync.tables import ROW_NUMBER, Tables, names
 
 
 class StepClock(Protocol):
@@ -69,8 +63,7 @@ class Publication:
         self._stream = request.stream
         self._position = position
         self._audit = audit
-        self._verdicts = verdicts
-        self._resolves = list(resolves)
+        self._record = LoadRecord(connection, lease, request, position, audit, verdicts, list(resolves))
         self._pending: list[Reject] = []
         self._generation = Generation(connection, request.source.schema_name, request.stream)
         self.rows = RowCounts()
@@ -86,11 +79,11 @@ class Publication:
 
         columns: the raw table's. package: None for what is unseen.
         """
-        self._batch, self._schema, self._clock, self._columns = batch, batch.schema, clock, columns
+        self._batch, self._clock, self._columns = batch, clock, columns
         # decided once a batch: the reading thread may learn meanwhile that there is nothing new
         self._disposition = "replace" if package is None else self._decided(batch)
-        self._numbers: str | None = None
-        self._pending = list(batch.rejects)
+        self._stage = Stage(self._connection, self._request, batch, self._audit, self._load_id)
+        self._pending = self._stage.rejects
         with clock.during("publish"), self._connection.transaction():
             self._fence()
             self._connection.execute("select set_config(%s, %s, true)", [LOAD_SETTING, self._load_id])
@@ -112,8 +105,7 @@ class Publication:
     def _add(self, package: Package) -> RowCounts:
         rows = self._write(self._ready(package), package)
         self._generation.only(self._batch)
-        self._record(rows, self._built(package))
-        return rows
+        return self._recorded(rows, self._built(package))
 
     def _ready(self, package: Package) -> Tables:
         """The raw table as this batch needs it. Most often it is; else dlt makes it, and it is not locked here.
@@ -122,7 +114,7 @@ class Publication:
         itself be waiting for those, in a circle that PostgreSQL does not see.
         """
         connection = self._connection
-        raw = self._tables(Identifier("staged"))
+        raw = self._stage.tables(Identifier("staged"))
         if not (has_columns(connection, raw.raw, self._columns) and is_prepared(connection, raw, self._stream)):
             self._wait_for_tables(package)
         ensure_platform_columns(connection, raw.raw)
@@ -160,41 +152,22 @@ class Publication:
         adds = self._request.trigger == "replay" or (self._audit.nothing_new and not batch.extracted)
         return "append" if write == "replace" and adds else write
 
-    def _tables(self, staged: Identifier) -> Tables:
-        stream, schema = self._stream, self._schema
-        columns = [column.name for column in schema.table_columns]
-        if schema.has_overflow:
-            columns.append(OVERFLOW)
-        cursor = schema.name_of(stream.cursor.field) if stream.cursor else None
-        types = {column.name: column.pg_type for column in schema.table_columns}
-        return Tables(
-            raw=Identifier(self._request.source.schema_name, stream.name),
-            staged=staged,
-            columns=tuple(columns),
-            keys=tuple(schema.name_of(key) for key in stream.primary_key),
-            cursor=cursor if cursor in columns else None,
-            cursor_type=types.get(cursor or "", ""),
-            has_marks=self._batch.emptied_after is not None
-            or any(DELETED in part.columns for part in self._batch.parts),
-            unequal=frozenset(name for name, pg_type in types.items() if pg_type == "json"),
-        )
-
     def _write(self, raw: Tables, package: Package) -> RowCounts:
         """Stage, clean, audit, apply the write disposition; the window's row counts."""
-        connection, stream, batch = self._connection, self._stream, self._batch
-        tables = self._tables(raw.raw if self._goes_straight else self._make_stage(raw.raw))
-        copied = self._copy(tables)
-        renames.weigh(connection, tables, self._schema)
+        connection, stream, batch, stage = self._connection, self._stream, self._batch, self._stage
+        tables = stage.tables(raw.raw) if self._goes_straight else stage.make(raw.raw)
+        copied = stage.copy(tables)
+        renames.weigh(connection, tables, batch.schema)
         refused = copied.rejects
         filtered = 0
         if self._request.window is not None and tables.cursor is not None:
-            filtered = dispositions.filter_window(connection, tables, self._request.window)
-        broken = [] if self._goes_straight else self._break_out(tables, copied)
+            filtered = sifting.filter_window(connection, tables, self._request.window)
+        broken = [] if self._goes_straight else stage.break_out(tables, copied)
         rejects = [*batch.rejects, *refused, *broken]
         self._hold(rejects)
         staged = self._staged(tables)
         self._audit.arrived(staged, batch.extracted)
-        deduplicated = dispositions.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
+        deduplicated = sifting.deduplicate(connection, tables) if tables.keys and stream.write != "append" else 0
         deduplicated += superseding.settle_keys(connection, self._request, self._lease.sync_id, tables)
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         with self._clock.during("audit"):
@@ -216,47 +189,10 @@ class Publication:
             self._conclude(staged, raw.raw, add_rows(self.rows, rows))
         return rows
 
-    def _copy(self, tables: Tables) -> Copier:
-        limit = self._audit.quarantine_left
-        copier = Copier(self._connection, tables.staged, self._schema.columns, self._numbers)
-        try:
-            for number, part in enumerate(self._batch.parts):
-                if number == self._batch.emptied_after:
-                    dispositions.mark_all_deleted(self._connection, tables)
-                if part.rows:
-                    copier.copy(part, may_refuse=limit)
-            if self._batch.emptied_after == len(self._batch.parts):
-                dispositions.mark_all_deleted(self._connection, tables)
-        finally:
-            self._pending += copier.rejects
-        return copier
-
     def _hold(self, rejects: Sequence[Reject]) -> None:
         # the first sync writes version 1 in this very transaction
-        version = max(self._schema.version, 1)
+        version = max(self._batch.schema.version, 1)
         quarantine.hold(self._connection, self._request, self._lease.sync_id, rejects, version)
-
-    def _break_out(self, tables: Tables, copied: Copier) -> list[Reject]:
-        rules = contract_rules(self._stream, self._schema)
-        broken: list[Reject] = []
-        try:
-            quarantine.take_staged(self._connection, tables, rules, self._schema, self._audit, copied.place, broken)
-        finally:
-            self._pending += broken
-        return broken
-
-    def _make_stage(self, table: Identifier) -> Identifier:
-        """A temporary table for this window's rows, in order of arrival, like the one that they go into."""
-        connection = self._connection
-        connection.execute(
-            SQL("create temporary table staged (like {} including defaults) on commit drop").format(table)
-        )
-        staged = Identifier("pg_temp", "staged")
-        if ROW_NUMBER in columns_of(connection, staged):
-            connection.execute(SQL("alter table {} drop column {}").format(staged, Identifier(ROW_NUMBER)))
-        self._numbers = number_rows(connection, staged)
-        stamp(connection, staged, self._load_id)
-        return staged
 
     @property
     def _goes_straight(self) -> bool:
@@ -267,106 +203,50 @@ class Publication:
             and not stream.primary_key
             and stream.cursor is None
             and self._request.is_live
-            and not contract_rules(stream, self._schema)
+            and not self._stage.rules
             and not self._audit.has_row_checks
         )
 
     def _apply(self, tables: Tables, *, refused: int) -> Written:
-        connection, stream, batch = self._connection, self._stream, self._batch
-        is_hard = stream.deletes == "hard"
-        if self._disposition == "append":
-            if self._goes_straight:
-                loaded = batch.extracted - len(batch.rejects) - refused
-                return Written(loaded=loaded, deleted=self._delete_replaced(tables))
+        connection, request, stream, batch = self._connection, self._request, self._stream, self._batch
+        gone = 0
+        if self._goes_straight:
+            written = Written(loaded=batch.extracted - len(batch.rejects) - refused)
+        elif self._disposition == "append":
             comes_again = False
-            if self._request.is_live and stream.cursor is not None and tables.cursor is not None:
+            if request.is_live and stream.cursor is not None and tables.cursor is not None:
                 boundary, tolerance = self._position.started_from, stream.cursor.tolerance
-                comes_again = dispositions.remember_boundary(connection, tables, boundary, tolerance)
-            written = dispositions.append(connection, tables, self._request.window, comes_again=comes_again)
-            return replace(written, deleted=written.deleted + self._delete_replaced(tables))
-        gone = self._delete_absent(tables, is_hard=is_hard)
-        if self._disposition == "scd2":
-            written = dispositions.scd2(connection, tables)
+                comes_again = sifting.remember_boundary(connection, tables, boundary, tolerance)
+            written = dispositions.append(connection, tables, request.window, comes_again=comes_again)
         else:
-            delete_insert = stream.merge == "delete-insert"
-            written = dispositions.merge(connection, tables, is_hard=is_hard, delete_insert=delete_insert)
-        return replace(written, deleted=written.deleted + gone + self._delete_replaced(tables))
-
-    def _delete_replaced(self, tables: Tables) -> int:
-        """Rows that the source has replaced as a whole, once all of the read is in the table."""
-        replaces = self._batch.replaces
-        if replaces is None or not self._request.is_live:
-            return 0
-        if self._audit.quarantined:
-            self._audit.skip_deletes()
-            return 0
-        column = self._schema.name_of(replaces.column)
-        if column not in tables.columns:
-            return 0
-        is_hard = self._stream.deletes == "hard"
-        gone = dispositions.delete_others(
-            self._connection, tables, column, replaces.value, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
-        )
-        probe = SQL("select 1 from {} where {} = %s limit 1").format(tables.raw, Identifier(column))
-        left = self._connection.execute(probe, [replaces.value]).fetchone()
-        if gone and left is None and not self._stream.allow_empty:
-            raise ContractError(
-                self._request.label,
-                f"the source replaced all {gone:,} rows by none",
-                "Check the source; set allow_empty: true if nothing is a right answer.",
-            )
-        return gone
-
-    def _delete_absent(self, tables: Tables, *, is_hard: bool) -> int:
-        """Deletes found by a full snapshot; skipped when a record of it is in quarantine, for its key may be there.
-
-        A source that was emptied is no snapshot: it said so itself.
-        """
-        audit, batch = self._audit, self._batch
-        if batch.emptied_after is not None:
-            if batch.by_snapshot and audit.quarantined:
-                audit.skip_deletes(for_good=True)
-                return 0
-            if batch.by_snapshot and not batch.may_be_none:
-                self._refuse_empty(tables)
-            is_scd2 = self._stream.write == "scd2"
-            return dispositions.delete_absent(self._connection, tables, is_hard=is_hard, is_scd2=is_scd2)
-        if not self._stream.snapshot or not self._request.is_live or not batch.is_last or audit.nothing_new:
-            return 0
-        if audit.quarantined:
-            audit.skip_deletes()
-            return 0
-        self._refuse_empty(tables)
-        return dispositions.delete_absent(
-            self._connection, tables, is_hard=is_hard, is_scd2=self._stream.write == "scd2"
-        )
-
-    @property
-    def _is_full(self) -> bool:
-        """What is not in this read, or came before the source was emptied, is not in the source."""
-        is_whole = self._stream.snapshot or self._stream.write == "replace"
-        says_all = is_whole and not self._audit.nothing_new
-        return self._request.is_live and (says_all or self._batch.emptied_after is not None)
+            gone = deletes.delete_absent(connection, tables, request, batch, self._audit)
+            if self._disposition == "scd2":
+                written = dispositions.scd2(connection, tables)
+            else:
+                is_hard, delete_insert = stream.deletes == "hard", stream.merge == "delete-insert"
+                written = dispositions.merge(connection, tables, is_hard=is_hard, delete_insert=delete_insert)
+        gone += deletes.delete_replaced(connection, tables, request, batch, self._audit)
+        return replace(written, deleted=written.deleted + gone)
 
     def _add_to_generation(self, package: Package | None) -> list[Reject]:
         """This window's rows into the table that will take the raw table's place; its rejects."""
-        connection, generation = self._connection, self._generation
-        raw = self._tables(Identifier("staged")).raw
+        batch, generation, stage = self._batch, self._generation, self._stage
+        raw = stage.tables(Identifier("staged")).raw
         if package is not None and generation.has_to_wait(raw, self._columns):
             self._wait_for_tables(package)
         generation.ready(raw, self._columns, self._load_id)
-        target = self._tables(generation.table)
-        if not contract_rules(self._stream, self._schema):
-            return [*self._batch.rejects, *self._copy(target).rejects]
-        tables = self._tables(self._make_stage(generation.table))
-        copied = self._copy(tables)
-        rejects = [*self._batch.rejects, *copied.rejects, *self._break_out(tables, copied)]
-        connection.execute(
+        target = stage.tables(generation.table)
+        if not stage.rules:
+            return [*batch.rejects, *stage.copy(target).rejects]
+        tables = stage.make(generation.table)
+        copied = stage.copy(tables)
+        rejects = [*batch.rejects, *copied.rejects, *stage.break_out(tables, copied)]
+        self._connection.execute(
             SQL("insert into {} ({columns}) select {columns} from {} order by {}").format(
                 target.staged,
                 tables.staged,
                 Identifier(ROW_NUMBER),
-                columns=dispositions.names((*tables.columns, DELETED)),
+                columns=names((*tables.columns, DELETED)),
             )
         )
         return rejects
@@ -375,17 +255,17 @@ class Publication:
         """The last window is in: audit the whole generation and put it in the raw table's place."""
         connection, generation = self._connection, self._generation
         built = self._built(package)
-        tables = self._tables(generation.table)
-        renames.weigh(connection, tables, self._schema)
+        tables = self._stage.tables(generation.table)
+        renames.weigh(connection, tables, self._batch.schema)
         staged = self._staged(tables)
         self._audit.arrived(staged, generation.extracted)
-        deduplicated = dispositions.deduplicate(connection, tables) if tables.keys else 0
+        deduplicated = sifting.deduplicate(connection, tables) if tables.keys else 0
         self.newest_cursor = self._position.advance(connection, tables, is_live=self._request.is_live)
         self._hold(generation.rejects)
         with self._clock.during("audit"):
             self._audit.count(generation.extracted, len(generation.rejects))
             self._audit.judge(staged)
-        self._refuse_empty(tables)
+        deletes.refuse_empty(connection, tables, self._request)
         rows = RowCounts(
             extracted=generation.extracted,
             loaded=generation.extracted - len(generation.rejects) - deduplicated,
@@ -394,71 +274,23 @@ class Publication:
         )
         self._conclude(staged, tables.staged, rows)
         generation.swap(tables)
-        self._record(rows, built)
-        return rows
+        return self._recorded(rows, built)
 
     def _staged(self, tables: Tables) -> Staged:
         boundary = self._position.started_from if self._request.is_live else None
-        return Staged(self._connection, self._request, tables, self._schema, boundary)
+        return Staged(self._connection, self._request, tables, self._batch.schema, boundary)
 
     def _conclude(self, staged: Staged, table: Identifier, rows: RowCounts) -> None:
         with self._clock.during("audit"):
             self._audit.conclude(staged, table, self._lease.sync_id, rows)
 
-    def _refuse_empty(self, tables: Tables) -> None:
-        """A full read of nothing must not empty a table that has rows, unless the stream allows it."""
-        if self._stream.allow_empty:
-            return
-        probe = SQL("select 1 from {} limit 1")
-        if self._connection.execute(probe.format(tables.staged)).fetchone() is None and (
-            self._connection.execute(probe.format(tables.raw)).fetchone() is not None
-        ):
-            raise ContractError(
-                self._request.label,
-                "the source sent no rows, and the raw table has some",
-                "Check the source; set allow_empty: true if nothing is a right answer.",
-            )
-
-    def _record(self, rows: RowCounts, built: BuiltSchema) -> None:
-        """Schema version, state, replayed records, dlt's and our own ledger: all true with the data."""
-        connection, request, batch = self._connection, self._request, self._batch
-        source, stream = request.source.source, request.stream.name
-        version = None
-        if batch.is_last or self._schema.drift:
-            missing = []
-            if batch.is_last and rows.extracted and gone.speaks_of_now(connection, request):
-                missing = self._schema.missing()
-                gone.say_missing(connection, Identifier(request.source.schema_name, stream), missing)
-            version = registry.record(connection, source, stream, self._lease.sync_id, self._schema, missing)
-        committed = None
-        if request.is_live:
-            committed = self._position.commit(
-                connection, request, self._lease.sync_id, batch.connector_state, advances=batch.advances_cursor
-            )
-        if batch.is_last or batch.emptied_after is not None:
-            superseding.by_read(connection, request, self._lease.sync_id, is_full=self._is_full)
-        if self._resolves and batch.is_last:
-            quarantine.release(connection, request.label, self._lease.sync_id, self._resolves)
-        connection.execute(
-            SQL("insert into {} values (%s, %s, 0, now(), %s)").format(
-                Identifier(request.source.schema_name, LOADS_TABLE)
-            ),
-            [self._load_id, built.name, built.hash],
-        )
-        ledger.add_publication(
-            connection,
-            self._lease.sync_id,
-            rows,
-            windows=self._generation.windows,
-            loaded_bytes=self._generation.loaded_bytes,
-            state=committed,
-            cursor=self.newest_cursor,
-            schema_version=version,
-            load_ids=[self._load_id],
-            cost=self._lease.cost(),
-            verdicts=self._verdicts() if batch.is_last else self._audit.verdicts,
-            is_last=batch.is_last,
-        )
+    def _recorded(self, rows: RowCounts, built: BuiltSchema) -> RowCounts:
+        generation = self._generation
+        self._record.write(
+            self._batch, rows, self._load_id, built,
+            windows=generation.windows, loaded_bytes=generation.loaded_bytes, cursor=self.newest_cursor,
+        )  # fmt: skip
+        return rows
 
 
 def _new_load_id() -> str:

@@ -13,7 +13,6 @@ from connectors.secrets import REFERENCE, mask, resolve
 from connectors.sync import superseding
 from connectors.sync.audit import Audit, RowRule
 from connectors.sync.columns import DELETED
-from connectors.sync.dispositions import PLATFORM, ROW_NUMBER, Tables, count
 from connectors.sync.originals import decoded, original
 from connectors.sync.promises import judge_promise
 from connectors.sync.rejects import Reject
@@ -21,6 +20,7 @@ from connectors.sync.result import SyncRequest, Verdict
 from connectors.sync.schema import StreamSchema
 from connectors.sync.splitting import SHOWN_BYTES
 from connectors.sync.superseding import PUT_BACK, is_whole
+from connectors.sync.tables import PLATFORM, ROW_NUMBER, Tables, count
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_EXAMPLES = 20

@@ -8,8 +8,8 @@ from psycopg.sql import SQL, Identifier
 
 from connectors.sync.columns import Column
 from connectors.sync.differences import RENAMED_FROM, likeness, name_likeness
-from connectors.sync.dispositions import Tables
 from connectors.sync.schema import StreamSchema
+from connectors.sync.tables import Tables
 
 _SAMPLE = 200
 """Distinct values of a new column that are looked for in the old one."""

@@ -16,8 +16,8 @@ from connectors.contract import StreamState
 from connectors.errors import ConfigError, ContractError, LoaderError
 from connectors.registry import kind
 from connectors.specs import CursorSpec, StreamSpec
-from connectors.sync.dispositions import Tables
 from connectors.sync.result import SyncRequest
+from connectors.sync.tables import Tables
 
 MAX_STATE_BYTES = 64 * 1024
 MAX_FOREIGN_STATE_BYTES = 1024 * 1024

@@ -15,10 +15,11 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.secrets import MASK
 from connectors.sync.columns import DELETED
-from connectors.sync.dispositions import Tables, drop_outdated
 from connectors.sync.originals import decoded
 from connectors.sync.rejects import Reject
 from connectors.sync.result import SyncRequest
+from connectors.sync.sifting import drop_outdated
+from connectors.sync.tables import Tables
 
 Connection = psycopg.Connection[Any]
 PUT_BACK = re.compile(r"quarantine (\d+)\b")

@@ -14,8 +14,8 @@ from connectors.errors import ConfigError, ContractError, LoaderError
 from connectors.specs import parse_source
 from connectors.sync import Progress, SyncRequest, statebook
 from connectors.sync import sync as sync_source
-from connectors.sync.dispositions import Tables
 from connectors.sync.state import MAX_FOREIGN_STATE_BYTES, append_version
+from connectors.sync.tables import Tables
 from platform_assets.settings import Settings
 from platform_assets.warehouse import Warehouse, ensure_warehouse
 from tests.support.faults import Lab, copy_file, lines

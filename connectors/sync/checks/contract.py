@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg.sql import Identifier
 
-    from connectors.sync.dispositions import Tables
     from connectors.sync.schema import StreamSchema
+    from connectors.sync.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)

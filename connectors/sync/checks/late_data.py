@@ -45,7 +45,7 @@ class _LateData(Judge):
             is_late = SQL("false")
         known = SQL("false")
         if tables.keys and tables.raw != tables.staged:
-            from connectors.sync.dispositions import match
+            from connectors.sync.tables import match
 
             known = SQL("exists (select 1 from {} t where {})").format(tables.raw, match(tables.keys, "t", "s"))
         late, new = one_row(

@@ -38,7 +38,7 @@ def _import_all(spec: "SourceSpec") -> None:
     from connectors.sync.package import prepare
 
     prepare()
-    for name in ("lifecycle", "decode", "arrow_csv"):
+    for name in ("lifecycle", "decode", "copy_text"):
         import_module(f"connectors.sync.{name}")
     with kind(spec.connector.kind).open(spec):
         pass

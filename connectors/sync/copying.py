@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
@@ -12,14 +12,13 @@ from typing import IO, Any
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
-from connectors.contract import CopyFormat
 from connectors.errors import SourceError
 from connectors.sync.columns import DELETED, OVERFLOW, Column
-from connectors.sync.dispositions import names
 from connectors.sync.originals import decoded, original
-from connectors.sync.package import Part
+from connectors.sync.package import Part, PartFormat
 from connectors.sync.rejects import Reject
 from connectors.sync.splitting import KEPT_BYTES
+from connectors.sync.tables import names
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS, _BLOCK_BYTES = 2_000, 1 << 22
@@ -72,7 +71,7 @@ class Copier:
                 _compare(part, self._send(statement, part.path))
         except _REFUSED:
             if part.format == "binary":
-                part = self._as_csv(part)
+                part = self._as_text(part)
             self._bisect(copy_in(self._relation, part.columns, part.format), part, may_refuse)
         else:
             self._runs.append((first, part, 0))
@@ -85,9 +84,9 @@ class Copier:
                     copy.write(chunk)
             return cursor.rowcount
 
-    def _as_csv(self, part: Part) -> Part:
-        """A binary file's rows as CSV, by a table of its columns alone: there each row has the room that it had."""
-        path = part.path.with_suffix(".csv")
+    def _as_text(self, part: Part) -> Part:
+        """A binary file's rows as text, by a table of its columns alone: there each row has the room that it had."""
+        path = part.path.with_suffix(".text")
         unpacked = Identifier("unpacked")
         with self._connection.transaction(force_rollback=True), path.open("wb") as file:
             self._connection.execute(
@@ -96,10 +95,10 @@ class Copier:
                 )
             )
             self._send(copy_in(unpacked, part.columns, "binary"), part.path)
-            with self._connection.cursor().copy(SQL("copy {} to stdout (format csv)").format(unpacked)) as copy:
+            with self._connection.cursor().copy(SQL("copy {} to stdout").format(unpacked)) as copy:
                 for block in copy:
                     file.write(block)
-        return replace(part, path=path, format="csv")
+        return replace(part, path=path, format="text")
 
     def _next_number(self) -> int:
         """The next row's; a refused block leaves a gap behind."""
@@ -131,7 +130,7 @@ class Copier:
 
         index = 0
         with part.path.open("rb") as file:
-            for block in _blocks(_records(file)):
+            for block in _blocks(file if part.format == "text" else _records(file)):
                 put(block, index)
                 index += len(block)
         _compare(part, index)
@@ -139,36 +138,49 @@ class Copier:
     def _reject(self, row: bytes, error: psycopg.Error, part: Part, index: int) -> Reject:
         found = _COLUMN.search(error.diag.context or "")
         reason = f"PostgreSQL refused it: {error.diag.message_primary or error}"[:300]
-        payload = self._record(row, part.columns) or row.rstrip(b"\r\n").decode("utf-8", "replace")
+        payload = self._record(row, part) or row.rstrip(b"\r\n").decode("utf-8", "replace")
         size = len(row)
         if size > KEPT_BYTES:
             reason += f" (payload cut to {KEPT_BYTES:,} of {size:,} bytes)"
             payload = payload[:KEPT_BYTES]
         return Reject(payload, reason, found[1] if found else None, part.place(index))
 
-    def _record(self, row: bytes, columns: Sequence[str]) -> str | None:
-        """The CSV row as the record that it was, its values as texts; None when it cannot be read as one."""
-        import pyarrow as pa
-        import pyarrow.csv as pa_csv
-
-        from connectors.sync.arrow_csv import csv_reading
-
-        try:
-            (texts,) = pa_csv.read_csv(BytesIO(row), **csv_reading(columns, len(row) + 1)).to_pylist()
-        except (pa.ArrowException, ValueError):
+    def _record(self, row: bytes, part: Part) -> str | None:
+        """The row as the record that it was, its values as texts; None when it cannot be read as one."""
+        texts = _texts(row, part)
+        if texts is None:
             return None
         json_names = {OVERFLOW, *(column.name for column in self._columns if column.type == "json")}
         values: dict[str, Any] = dict(texts)
         for name in json_names & {name for name, text in texts.items() if text is not None}:
             with suppress(ValueError, RecursionError):
-                values[name] = decoded(texts[name])
+                values[name] = decoded(values[name])
         if values.get(DELETED) is not None:
             values[DELETED] = values[DELETED].lower() in ("t", "true")
         return original(values, self._columns)
 
 
-def copy_in(relation: Identifier, columns: Sequence[str], form: CopyFormat) -> Composed:
+def copy_in(relation: Identifier, columns: Sequence[str], form: PartFormat) -> Composed:
     return SQL("copy {} ({}) from stdin (format {})").format(relation, names(columns), SQL(form))
+
+
+def _texts(row: bytes, part: Part) -> Mapping[str, str | None] | None:
+    """The row's values by column, as they stand in the file; None when it cannot be read."""
+    if part.format == "text":
+        from connectors.sync.copy_text import values
+
+        found = values(row)
+        return dict(zip(part.columns, found, strict=True)) if len(found) == len(part.columns) else None
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    from connectors.sync.arrow_csv import csv_reading
+
+    try:
+        (texts,) = pa_csv.read_csv(BytesIO(row), **csv_reading(part.columns, len(row) + 1)).to_pylist()
+    except (pa.ArrowException, ValueError):
+        return None
+    return texts
 
 
 def _compare(part: Part, rows: int) -> None:
@@ -181,7 +193,7 @@ def _compare(part: Part, rows: int) -> None:
         )
 
 
-def _blocks(records: Iterator[bytes]) -> Iterator[list[bytes]]:
+def _blocks(records: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Blocks of at most 2,000 records and, single records aside, 4 MB."""
     block: list[bytes] = []
     size = 0

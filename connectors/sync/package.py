@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from connectors.contract import CopyFormat
 from connectors.specs import StreamSpec
@@ -47,6 +47,10 @@ class Origin:
     numbers: Sequence[int] | None = None
 
 
+PartFormat = CopyFormat | Literal["text"]
+"""Connectors hand over the first ones; the engine writes text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A file ready for COPY, a CSV one without header.
@@ -59,7 +63,7 @@ class Part:
     columns: tuple[str, ...]
     position: str = ""
     origins: tuple[Origin, ...] = ()
-    format: CopyFormat = "csv"
+    format: PartFormat = "csv"
 
     def place(self, index: int) -> str:
         """The source's own place of a row, e.g. `page 3, record 7`; a copied file counts rows."""

@@ -1,8 +1,8 @@
-"""Typed tables to headerless CSV part files that COPY takes, written as they come: memory stays flat."""
+"""Typed tables to part files that COPY takes, written as they come: memory stays flat."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from connectors.sync.package import Origin, Part
 
@@ -16,7 +16,7 @@ class PartWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
-        self._writer: Any = None
+        self._file: IO[bytes] | None = None
         self._columns: tuple[str, ...] = ()
         self._path = folder
         self._rows = 0
@@ -25,15 +25,15 @@ class PartWriter:
 
     def write(self, table: "pa.Table", position: str = "", numbers: Sequence[int] | None = None) -> None:
         """position: where the rows came from; numbers: their places there, where they are not 1, 2, 3, ..."""
-        from connectors.sync.arrow_csv import csv_table, csv_writer  # Arrow loads with the first table
+        from connectors.sync.copy_text import lines  # Arrow loads with the first table
 
         columns = tuple(table.column_names)
-        if self._writer is None or columns != self._columns:
+        if self._file is None or columns != self._columns:
             self._close()
             self._path = self.new_path()
             self._columns = columns
-            self._writer = csv_writer(self._path, table.schema)
-        self._writer.write_table(csv_table(table))
+            self._file = self._path.open("wb")
+        self._file.writelines(lines(table))
         self._origins.append(Origin(self._rows, position, numbers))
         self._rows += table.num_rows
 
@@ -44,13 +44,13 @@ class PartWriter:
 
     def new_path(self) -> Path:
         self._number += 1
-        return self._folder / f"part_{self._number:05d}.csv"
+        return self._folder / f"part_{self._number:05d}.copy"
 
     @property
     def size_bytes(self) -> int:
-        """Of what is not sealed yet, without what its last writer still holds back."""
+        """Of what is not sealed yet."""
         parts = sum(part.path.stat().st_size for part in self._sealed)
-        return parts + (self._path.stat().st_size if self._writer is not None else 0)
+        return parts + (self._file.tell() if self._file is not None else 0)
 
     def cut(self) -> int:
         """How many files there are; what follows begins another."""
@@ -64,9 +64,9 @@ class PartWriter:
         return sealed
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._file is not None:
+            self._file.close()
             ends = (self._origins[0].position, self._origins[-1].position)
             position = " to ".join(dict.fromkeys(ends))
-            self._sealed.append(Part(self._path, self._rows, self._columns, position, tuple(self._origins)))
-        self._writer, self._rows, self._origins = None, 0, []
+            self._sealed.append(Part(self._path, self._rows, self._columns, position, tuple(self._origins), "text"))
+        self._file, self._rows, self._origins = None, 0, []

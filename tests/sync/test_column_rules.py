@@ -73,7 +73,7 @@ def test_the_plain_value_is_nowhere_on_disk_or_in_logs(
     parts: list[Path] = []
 
     def look() -> None:
-        parts.extend(path for path in work.rglob("part_*.csv"))
+        parts.extend(path for path in work.rglob("part_*.copy"))
         assert files_with(work, secret.encode()) == []
 
     script: list[Message | Any] = [

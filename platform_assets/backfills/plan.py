@@ -142,7 +142,8 @@ def plan(
         seconds=None if each.seconds is None else each.seconds * number + RUN_SECONDS * runs,
         # a window takes one request at least
         quota_seconds=_quota_seconds(source, number if requests is None else requests),
-        days=max([1, *_days(budget, each, number)]),
+        # at least one run goes each day, whatever it costs
+        days=max(1, min(runs, max(_days(budget, each, number), default=1))),
     )
 
 

@@ -193,17 +193,17 @@ def _let_go(
     runs = _runs(instance, backfill, windows)
     is_paused = backfill.state == "paused"
     going = [run for run in runs if not run.is_held]
-    room = 0.0 if is_paused else _room(connection, backfill, going)
-    waits_for_tomorrow = False
+    room, is_measured = (0.0, True) if is_paused else _room(connection, backfill, going)
+    has_no_room = False
     for run in runs:
         wants = NO
-        if is_paused or waits_for_tomorrow:
+        if is_paused or has_no_room:
             wants = YES
         elif run.is_held:
             is_due = len(going) < AHEAD
             # let go while there is room at all: the last run of a day may exceed the budget, by less than itself
-            waits_for_tomorrow = is_due and room <= 0
-            wants = NO if is_due and not waits_for_tomorrow else YES
+            has_no_room = is_due and room <= 0
+            wants = NO if is_due and not has_no_room else YES
             if wants == NO:
                 going.append(run)
                 room -= run.windows
@@ -212,7 +212,9 @@ def _let_go(
     waiting = sum(run.is_queued for run in runs)
     if is_paused:
         return f"paused, {said}. {backfill.message}".strip()
-    if waits_for_tomorrow:
+    if has_no_room and not is_measured:
+        return f"{said}; runs: {len(runs) - waiting} read, {waiting} wait until one has told what a window costs"
+    if has_no_room:
         return f"{said}; today's budget is spent, {waiting} runs wait for tomorrow (UTC)"
     return f"{said}; runs: {len(runs) - waiting} read, {waiting} wait"
 
@@ -235,20 +237,28 @@ def _runs(instance: dg.DagsterInstance, backfill: Backfill, windows: Sequence[Wi
     return sorted(runs, key=lambda run: run.newest)
 
 
-def _room(connection: psycopg.Connection[Any], backfill: Backfill, going: Sequence[_Run]) -> float:
-    """How many more windows may be let go today; at least one when there was none."""
+def _room(connection: psycopg.Connection[Any], backfill: Backfill, going: Sequence[_Run]) -> tuple[float, bool]:
+    """How many more windows may be let go today, at least one when there was none; and whether their cost is known.
+
+    A bound of rows or requests lets one run go at a time until some window has told what it costs.
+    """
     budget, spent = backfill.budget, store.spent(connection, backfill)
     each, _ = plan.cost(connection, backfill.source, backfill.stream)
-    bounds = (
+    under_way = sum(run.windows for run in going)
+    room, is_measured = inf, True
+    for bound, used, one in (
         (budget.windows, spent.windows, 1.0),
         (budget.rows, spent.rows, each.rows),
         (budget.requests, spent.requests, each.requests),
-    )
-    room = min(
-        ((bound - used) / (one or 1.0) for bound, used, one in bounds if bound is not None),
-        default=inf,
-    )
-    room -= sum(run.windows for run in going)
+    ):
+        if bound is None:
+            continue
+        if one:
+            room = min(room, (bound - used) / one - under_way)
+        elif used >= bound:
+            room = min(room, 0.0)
+        else:
+            room, is_measured = min(room, 0.0 if going else 1.0), False
     if not going and spent == Spent(0, 0, 0):
-        return max(room, 1.0)
-    return room
+        return max(room, 1.0), is_measured
+    return room, is_measured

@@ -26,7 +26,8 @@ _COLUMNS = """
 """
 _LATEST = """
 select w.partition, w.window_start as start, w.window_end as "end", s.sync_id::text, s.status,
-    s.failure_class, s.message, s.started_at, coalesce(s.rows_loaded, 0) as rows
+    s.failure_class, s.message, s.started_at, coalesce(s.rows_extracted, 0) as rows_read,
+    coalesce(s.rows_loaded, 0) as rows
 from ops.backfill_windows w
 left join lateral (
     select * from ops.syncs s
@@ -105,7 +106,10 @@ class Backfill:
 
 @dataclass(frozen=True, slots=True)
 class WindowStatus:
-    """One window and the sync that decides about it: a succeeded one if there is any, else the last."""
+    """One window and the sync that decides about it: a succeeded one if there is any, else the last.
+
+    rows_read: from the source; rows: those of them that were new or changed, and reached the table.
+    """
 
     partition: str
     start: datetime
@@ -115,6 +119,7 @@ class WindowStatus:
     failure_class: str | None
     message: str | None
     started_at: datetime | None
+    rows_read: int
     rows: int
 
     @property
@@ -263,9 +268,18 @@ def move(
 
 
 def prioritize(connection: psycopg.Connection[Any], backfill: Backfill, priority: int) -> None:
-    connection.execute(
-        "update ops.backfills set priority = %s where backfill_id = %s", [priority, backfill.backfill_id]
-    )
+    """Raises ConfigError when it has ended: no run of it is to come."""
+    changed = connection.execute(
+        "update ops.backfills set priority = %s where backfill_id = %s and ended_at is null",
+        [priority, backfill.backfill_id],
+    ).rowcount
+    if not changed:
+        state = one(connection, backfill.backfill_id).state
+        raise ConfigError(
+            f"backfill {backfill.backfill_id}",
+            f"is {state}, so it has no place in the queue",
+            "`headwater backfill status` lists those that are open.",
+        )
 
 
 def rest(connection: psycopg.Connection[Any], backfill: Backfill) -> dict[str, Window]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from platform_assets.backfills.store import Backfill, Budget
 
 SHOWN = 10
+PRIORITIES: dict[str, Any] = {"min": -1000, "max": 1000}
 
 command = typer.Typer(no_args_is_help=True, help="Fill windows of the past, newest first; the daemon does it.")
 
@@ -59,7 +60,7 @@ def show_plan(
     if as_json:
         print(json.dumps(_as_json(made), indent=2))
     else:
-        _print_plan(stream, made)
+        show(stream, made)
 
 
 @command.command()
@@ -71,7 +72,7 @@ def run(
     windows_per_day: WindowsADay = None,
     rows_per_day: RowsADay = None,
     requests_per_day: RequestsADay = None,
-    priority: Annotated[int, typer.Option(help="Of its runs in the queue; live syncs have 0.")] = -10,
+    priority: Annotated[int, typer.Option(help="Of its runs in the queue; live syncs have 0.", **PRIORITIES)] = -10,
     title: Annotated[str, typer.Option(help="Shown in the Dagster UI.")] = "",
 ) -> None:
     """Ask for a backfill. Windows that another open backfill holds are left to it."""
@@ -81,11 +82,14 @@ def run(
     with warehouse_session() as connection:
         source, spec, windows = _chosen(connection, stream, first, last, missing=missing)
         made = _planned(connection, source, spec, windows, budget)
+        if not windows:
+            show(stream, made)
+            return
         keys = list(windows)
         said = title or f"{stream}: {output.count(len(made.windows), 'window')}, {keys[-1]} to {keys[0]}"
         wanted = store.Wanted(source.source, spec.name, windows, said, priority=priority, budget=budget)
         backfill = store.create(connection, wanted)
-    _print_plan(stream, made)
+    show(stream, made)
     print(f"backfill {backfill.backfill_id} is asked for; the daemon begins within half a minute")
 
 
@@ -120,9 +124,9 @@ def cancel(backfill: Id) -> None:
     _move(backfill, "cancelling", ("requested", "running", "paused"), "cancelled by hand")
 
 
-@command.command()
+@command.command(context_settings={"ignore_unknown_options": True})  # -20 is a priority, not an option
 def prioritize(
-    backfill: Id, priority: Annotated[int, typer.Argument(help="Live syncs have 0, backfills -10.")]
+    backfill: Id, priority: Annotated[int, typer.Argument(help="Live syncs have 0, backfills -10.", **PRIORITIES)]
 ) -> None:
     """Change its place in the queue; above 0 it goes before live syncs."""
     from platform_assets.backfills import store
@@ -149,12 +153,14 @@ def status(
     if not lines:
         print("no backfill was asked for yet")
         return
-    table = output.table("", "id", "stream", "state", "done", "failed", "rows", "today", "priority", "title", "message")
+    table = output.table(
+        "", "id", "stream", "state", "done", "failed", "read", "loaded", "today", "priority", "title", "message"
+    )
     for line in lines:
         table.add_row(
             line["id"], line["stream"], line["state"], f"{line['done']}/{line['windows']}", str(line["failed"]),
-            f"{line['rows']:,}", f"{line['windows_today']} windows", str(line["priority"]), line["title"],
-            line["message"] or "-",
+            f"{line['rows_read']:,}", f"{line['rows']:,}", f"{line['windows_today']} windows", str(line["priority"]),
+            line["title"], line["message"] or "-",
         )  # fmt: skip
     output.console(is_data=True).print(table)
 
@@ -223,7 +229,7 @@ def _planned(
     return plan(connection, source, stream, windows, budget)
 
 
-def _print_plan(label: str, made: "Plan") -> None:
+def show(label: str, made: "Plan") -> None:
     keys = list(made.windows)
     if made.held:
         others = ", ".join(sorted(set(made.held.values())))
@@ -240,7 +246,7 @@ def _print_plan(label: str, made: "Plan") -> None:
             f"about {made.rows:,} rows, {made.requests:,} requests, {_duration(made.seconds)}"
             f" (from its last {output.count(made.sample, 'window')})"
         )
-    if made.quota_seconds:
+    if made.quota_seconds and made.quota_seconds >= 1:
         print(f"its rate limit allows so many requests in {_duration(made.quota_seconds)} at best")
     if made.days > 1:
         print(f"within the budget of a day it takes {made.days} days")
@@ -280,7 +286,7 @@ def _status(connection: "psycopg.Connection[Any]", backfill: "Backfill") -> dict
         "title": backfill.title, "message": backfill.message, "priority": backfill.priority,
         "windows": len(windows), "done": sum(window.is_done for window in windows),
         "failed": sum(window.status in ("failed", "cancelled") for window in windows),
-        "rows": sum(window.rows for window in windows),
+        "rows_read": sum(window.rows_read for window in windows), "rows": sum(window.rows for window in windows),
         "windows_today": today.windows, "rows_today": today.rows, "requests_today": today.requests,
         "created_at": backfill.created_at, "ended_at": backfill.ended_at,
         "left": [window.partition for window in windows if not window.is_done],

@@ -162,6 +162,24 @@ def test_a_budget_of_rows_or_requests_counts_what_windows_cost(steering: Steerin
     assert steering.held(runs) == [True, True, False]
 
 
+@pytest.mark.parametrize("budget", [store.Budget(rows=300), store.Budget(requests=60)])
+def test_a_budget_of_unknown_cost_is_measured_on_one_run(steering: Steering, budget: store.Budget) -> None:
+    backfill = steering.ask(90, budget=budget)
+    steering.tick()
+    runs = steering.submit(backfill.backfill_id, 3)
+
+    # 30 windows might have a row each, or ten
+    assert steering.tick().endswith("0 of 90 windows done; runs: 0 read, 3 wait until one has told what a window costs")
+    assert steering.held(runs) == [True, True, False]
+    steering.tick()
+    assert steering.held(runs) == [True, True, False]
+
+    steering.read(START + timedelta(days=60), 10)
+    steering.tick()
+    # 20 windows of 10 rows and 2 requests fill what is left of the day
+    assert steering.held(runs) == [True, True, False]
+
+
 def test_a_refused_credential_pauses_the_backfill_with_its_reason(steering: Steering) -> None:
     backfill = steering.ask(90)
     steering.tick()

@@ -105,14 +105,18 @@ def test_a_plan_counts_on_what_windows_have_cost(
             records(*({"id": 100 * day + n, "at": f"2024-01-{day:02}T01:00:00Z"} for n in range(day))),
         )  # fmt: skip
 
-    made = plan.plan(connection, spec, spec.streams[0], wanted(spec, 1, 31).windows, store.Budget(windows=7, rows=10))
+    def planned(per_run: int) -> plan.Plan:
+        stream = source(**SPEC | {"partitions": {"by": "day", "start": START, "per_run": per_run}}).streams[0]
+        return plan.plan(connection, spec, stream, wanted(spec, 1, 31).windows, store.Budget(windows=7, rows=10))
 
-    assert (len(made.windows), made.runs, made.sample, made.rows) == (30, 1, 3, 60)
+    made = planned(per_run=5)
+    assert (len(made.windows), made.runs, made.sample, made.rows) == (30, 6, 3, 60)
     assert made.held == {"2024-01-01": earlier.backfill_id}
     assert made.seconds is not None
     assert made.seconds > plan.RUN_SECONDS
-    # 60 rows at 10 a day are more days than 30 windows at 7
+    # 60 rows at 10 a day are more days than 30 windows at 7; at least one run goes each day
     assert made.days == 6
+    assert [planned(per_run).days for per_run in (1, 10, 30)] == [6, 3, 1]
 
 
 def test_a_plan_tells_what_the_rate_limit_allows(

@@ -1,6 +1,6 @@
 """The body of every stream's op: sync each partition asked for (or the live stream), judge it, report it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,8 +52,10 @@ def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterat
     """Sync, then one materialization (an empty sync has one too) and every check's result.
 
     A failed sync has no materialization; the checks that failed it are red. Each partition is reported as soon as it
-    is read, so nothing of a run that dies is lost.
+    is read, so nothing of a run that dies is lost; its checks are at the end, for all partitions of the run, whether
+    some of them failed or not.
     """
+    verdicts: Sequence[Verdict] | None = None
     with ExitStack() as settings:
         settings.enter_context(cast("DltResource", context.resources.dlt).applied())
         if asset.source.connector.kind == "sling":
@@ -65,13 +67,15 @@ def materialize(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterat
             else:
                 from platform_assets.assets.partitioned import sync_partitions
 
-                yield from check_results(asset, sync_partitions(asset, context, dsn))
+                verdicts, failed = sync_partitions(asset, context, dsn)
+                if failed is not None:
+                    raise failed
+                yield from check_results(asset, verdicts)
         except HeadwaterError as error:
-            yield from failed_checks(asset, error)
             trace = detach(error, asset.source)
             outcome = as_dagster(error, asset.stream.retries, context.retry_number, trace)
             if isinstance(outcome, dg.Failure):
-                yield from checks_of_failure(asset, context)
+                yield from failed_checks(asset, error if verdicts is None else verdicts, context)
             raise outcome from error
 
 
@@ -125,30 +129,35 @@ def materialization(asset: StreamAsset, done: Done) -> dg.AssetMaterialization:
 
 def report(asset: StreamAsset, done: Done) -> dg.MaterializeResult[Any]:
     return dg.MaterializeResult(
-        asset_key=asset.key, metadata=_metadata(asset, done), check_results=check_results(asset, [done])
+        asset_key=asset.key, metadata=_metadata(asset, done), check_results=check_results(asset, done.verdicts)
     )
 
 
-def check_results(asset: StreamAsset, done: Sequence[Done]) -> list[dg.AssetCheckResult]:
-    """One result a check, of all partitions that the run has read, the newest first."""
-    return [check_result(_worst(verdicts), asset.key) for verdicts in zip(*(one.verdicts for one in done), strict=True)]
-
-
-def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of one check over the partitions of a run: the gravest failure, else the newest partition's."""
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    return max(failed, key=lambda verdict: verdict.severity == "error") if failed else verdicts[0]
-
-
-def failed_checks(asset: StreamAsset, error: HeadwaterError) -> Iterator[dg.AssetCheckResult]:
-    """The audit's verdicts behind a failed sync, for the checks that the asset has."""
+def check_results(asset: StreamAsset, verdicts: Iterable[Verdict]) -> list[dg.AssetCheckResult]:
+    """Of the checks that the asset has."""
     known = {check.name for check in asset.checks}
-    verdicts = cast("Sequence[Verdict]", getattr(error, "verdicts", ()))
-    yield from (check_result(verdict, asset.key) for verdict in verdicts if verdict.name in known)
+    return [check_result(verdict, asset.key) for verdict in verdicts if verdict.name in known]
 
 
-def checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult]:
-    """Checks that judge failed syncs too, from the ledger; nothing when the warehouse is what failed."""
+def verdicts_of(error: HeadwaterError) -> Sequence[Verdict]:
+    """The audit's, behind a failed sync."""
+    return cast("Sequence[Verdict]", getattr(error, "verdicts", ()))
+
+
+def failed_checks(
+    asset: StreamAsset, found: HeadwaterError | Sequence[Verdict], context: dg.AssetExecutionContext
+) -> list[dg.AssetCheckResult]:
+    """What is known when the op has failed for good. found: the error of a sync, or what partitions said.
+
+    Checks that judge failed syncs too are asked last, and have the last word.
+    """
+    verdicts = verdicts_of(found) if isinstance(found, HeadwaterError) else found
+    said = {verdict.name: verdict for verdict in (*verdicts, *_of_failure(asset, context))}
+    return check_results(asset, said.values())
+
+
+def _of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> Iterator[Verdict]:
+    """From the ledger; nothing when the warehouse is what failed."""
     checks = [check for check in asset.checks if check.type.on_failure is not None]
     if not checks:
         return
@@ -162,4 +171,4 @@ def checks_of_failure(asset: StreamAsset, context: dg.AssetExecutionContext) -> 
         return
     for check in checks:
         if (verdict := check.judge_failed(history)) is not None:
-            yield check_result(verdict, asset.key)
+            yield verdict

@@ -1,6 +1,7 @@
 """Partitions of one run: newest first, each a sync and a materialization of its own, none read twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -8,10 +9,20 @@ import dagster as dg
 
 from connectors.contract import Window
 from connectors.errors import HeadwaterError
-from connectors.sync import SyncRequest, SyncResult
-from platform_assets.assets.materialize import Done, StreamAsset, judged, materialization, sync_one, trigger_of
+from connectors.sync import SyncRequest, SyncResult, Verdict
+from platform_assets.assets.materialize import (
+    Done,
+    StreamAsset,
+    judged,
+    materialization,
+    sync_one,
+    trigger_of,
+    verdicts_of,
+)
 from platform_assets.assets.partitions import windows_of
 from platform_assets.assets.turns import give_way, history_turn, live_turn
+from platform_assets.checks import StreamCheck
+from platform_assets.checks.standing import failing_windows, judges_windows
 
 if TYPE_CHECKING:
     import psycopg
@@ -27,20 +38,44 @@ order by started_at desc limit 1
 """
 
 
-def sync_partitions(asset: StreamAsset, context: dg.AssetExecutionContext, dsn: str) -> Sequence[Done]:
+@dataclass(slots=True)
+class Reading:
+    """What became of the run's partitions so far. said: of each that was judged, newest first, the verdicts.
+
+    failed: those whose own data is at fault. error: what ended the run, or the first of those.
+    """
+
+    said: dict[str, Sequence[Verdict]] = field(default_factory=dict[str, Sequence[Verdict]])
+    failed: list[str] = field(default_factory=list[str])
+    error: HeadwaterError | None = None
+
+
+def sync_partitions(
+    asset: StreamAsset, context: dg.AssetExecutionContext, dsn: str
+) -> tuple[Sequence[Verdict], HeadwaterError | None]:
     """Sync the run's partitions. What this run, one that it retries, or its backfill has read is not read again.
 
-    A window that breaks its contract does not keep the older ones from being read; its error is raised at the end.
+    A window that breaks its contract does not keep the older ones from being read.
+
+    Returns:
+        One verdict a check, of all partitions together; and the error that the run has to end with, if any.
     """
     label = f"{asset.source.source}.{asset.stream.name}"
     definition = cast("dg.TimeWindowPartitionsDefinition", context.assets_def.partitions_def)
     found = windows_of(definition, context.partition_keys)
     slices = {key: found[key] for key in reversed(context.partition_keys)}
-    if trigger_of(context) != "backfill":
-        with live_turn(dsn, label) as session:
-            return _read(asset, context, dsn, session, slices)
-    with history_turn(dsn, label) as session:
-        return _read(asset, context, dsn, session, slices)
+    turn = history_turn if trigger_of(context) == "backfill" else live_turn
+    with turn(dsn, label) as session:
+        reading = Reading()
+        try:
+            _read(asset, context, dsn, session, slices, reading)
+        except HeadwaterError as error:
+            reading.error = error
+        if reading.error is not None and reading.error.is_retryable:
+            return (), reading.error
+        said = [*reading.said.items(), *_standing(asset, context, session, definition, reading.said)]
+        verdicts = (_over(check, said) for check in asset.checks)
+        return [verdict for verdict in verdicts if verdict is not None], _summed_up(reading)
 
 
 def _read(
@@ -49,9 +84,8 @@ def _read(
     dsn: str,
     session: "psycopg.Connection[tuple[object, ...]]",
     slices: Mapping[str, Window],
-) -> Sequence[Done]:
-    done: list[Done] = []
-    failed: HeadwaterError | None = None
+    reading: Reading,
+) -> None:
     since = _begun(context)
     for key, window in slices.items():
         if trigger_of(context) == "backfill":
@@ -63,19 +97,66 @@ def _read(
             if not _is_reported(asset, context, again):
                 context.log.info("partition %s was read by sync %s and is not read again", key, before.sync_id)
                 context.log_event(materialization(asset, again))
-            done.append(again)
+            reading.said[key] = again.verdicts
             continue
         try:
-            done.append(sync_one(asset, context, dsn, key, window))
-            context.log_event(materialization(asset, done[-1]))
+            done = sync_one(asset, context, dsn, key, window)
         except HeadwaterError as error:
+            reading.said[key] = verdicts_of(error)
             if error.failure_class not in OF_ONE_WINDOW:
                 raise
             context.log.error("partition %s: %s", key, error)
-            failed = failed or error
-    if failed is not None:
-        raise failed
-    return done
+            reading.failed.append(key)
+            reading.error = reading.error or error
+        else:
+            context.log_event(materialization(asset, done))
+            reading.said[key] = done.verdicts
+
+
+def _summed_up(reading: Reading) -> HeadwaterError | None:
+    """The error of the first partition that failed, with the names of the others."""
+    if reading.error is not None and len(reading.failed) > 1:
+        others = _first(reading.failed[1:])
+        reading.error.what += f"; {len(reading.failed) - 1} more of its windows failed: {others}"
+    return reading.error
+
+
+def _standing(
+    asset: StreamAsset,
+    context: dg.AssetExecutionContext,
+    session: "psycopg.Connection[tuple[object, ...]]",
+    definition: dg.TimeWindowPartitionsDefinition,
+    said: Mapping[str, Sequence[Verdict]],
+) -> Iterator[tuple[str, Sequence[Verdict]]]:
+    """Blocking checks that partitions of other runs have failed, and that nothing has mended since."""
+    blocking = [check for check in asset.checks if check.blocking]
+    for one in failing_windows(session, asset.source, asset.stream, blocking) if blocking else ():
+        assert one.window_start is not None
+        key = definition.get_partition_key_for_timestamp(one.window_start.timestamp())
+        if all(verdict.name != one.check for verdict in said.get(key, ())):
+            context.log.error(
+                "partition %s has failed %s, and no read since has mended it: %s\nMend the source and materialize it"
+                " again; docs/checks.md says how to let it go.", key, one.check, one.said,
+            )  # fmt: skip
+            yield key, [Verdict(one.check, passed=False, severity="error", blocking=True, explanation=one.said)]
+
+
+def _over(check: StreamCheck, said: Sequence[tuple[str, Sequence[Verdict]]]) -> Verdict | None:
+    """Of one check over partitions: the gravest failure, which names them, else the newest partition's word."""
+    of_check = [(key, verdict) for key, verdicts in said for verdict in verdicts if verdict.name == check.name]
+    failed = [(key, verdict) for key, verdict in of_check if not verdict.passed]
+    if not failed:
+        return of_check[0][1] if of_check else None
+    partition, gravest = max(failed, key=lambda one: one[1].severity == "error")
+    if len(said) == 1 or not judges_windows(check):
+        return gravest
+    others = [key for key, _ in failed if key != partition]
+    also = f"; also {_first(others)}" if others else ""
+    return replace(gravest, explanation=f"partition {partition}: {gravest.explanation}{also}")
+
+
+def _first(keys: Sequence[str], count: int = 5) -> str:
+    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
 
 
 def _begun(context: dg.AssetExecutionContext) -> datetime | None:

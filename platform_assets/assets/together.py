@@ -13,7 +13,6 @@ from platform_assets.assets.failures import as_dagster, detach
 from platform_assets.assets.materialize import (
     Event,
     StreamAsset,
-    checks_of_failure,
     failed_checks,
     judged,
     report,
@@ -84,9 +83,8 @@ def _judge_failure(
     asset: StreamAsset, error: HeadwaterError, context: dg.AssetExecutionContext
 ) -> Iterator[dg.AssetCheckResult]:
     context.log.error("%s", error)
-    will_retry = error.is_retryable and context.retry_number < asset.stream.retries
-    found = [*failed_checks(asset, error), *(() if will_retry else checks_of_failure(asset, context))]
-    yield from _selected(asset, found, context)
+    if not (error.is_retryable and context.retry_number < asset.stream.retries):
+        yield from _selected(asset, failed_checks(asset, error, context), context)
 
 
 def _raised(

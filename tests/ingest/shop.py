@@ -50,8 +50,8 @@ class Answer:
 class Shop:
     """orders: served in order of `at`, `page_size` on a page. refusals: answers given instead, the next first.
 
-    total: what the shop claims; None is the truth. on_page: called with the number of each request, from 1.
-    lost_page: comes without its orders, and with status 200.
+    total: what the shop claims; None is the truth. totals: the same by the day that a window begins on.
+    on_page: called with the number of each request, from 1. lost_page: comes without its orders, and with status 200.
     """
 
     url: str
@@ -59,6 +59,7 @@ class Shop:
     refusals: list[Answer] = field(default_factory=list[Answer])
     page_size: int = 2
     total: int | None = None
+    totals: dict[str, int] = field(default_factory=dict[str, int])
     requests: int = 0
     lost_page: int | None = None
     on_page: Callable[[int], None] = lambda number: None
@@ -75,7 +76,7 @@ class Shop:
         wanted = sorted((o for o in self.orders if since < o["at"] < until or o["at"] == since != ""), key=_at)
         first = int(query.get("page", 0))
         last = first + self.page_size
-        total = len(wanted) if self.total is None else self.total
+        total = self.totals.get(since[:10], len(wanted) if self.total is None else self.total)
         following = str(last) if last < len(wanted) else None
         sums = {"cents": sum(cents for order in wanted if isinstance(cents := order.get("cents"), int))}
         data = [] if self.lost_page == first // self.page_size + 1 else wanted[first:last]

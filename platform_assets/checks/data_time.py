@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 50
 _DATA_TIMES = """
-select asked.source, asked.stream, live.cursors, sliced.newest_cursor, live.attested_at
+select asked.source, asked.stream, live.cursors, sliced.newest_cursor, live.attested_at, live.has_rows
 from unnest(%(sources)s::text[], %(streams)s::text[]) as asked (source, stream)
 cross join lateral (
     select array_agg(newest_cursor) || array_agg(position) as cursors,
-        max(finished_at) filter (where nothing_new) as attested_at
+        max(finished_at) filter (where nothing_new) as attested_at,
+        coalesce(bool_or(rows_loaded > 0), false) as has_rows
     from (
-        select newest_cursor, state_after -> 'cursor' ->> 'value' as position, nothing_new, finished_at
+        select newest_cursor, state_after -> 'cursor' ->> 'value' as position, nothing_new, finished_at, rows_loaded
         from ops.syncs s
         where s.source = asked.source and s.stream = asked.stream and s.window_start is null
         order by s.started_at desc limit %(looked_at)s
@@ -36,12 +37,14 @@ class DataTime:
     """newest: greatest cursor value in the raw table; of partitions, that of the newest one that has rows, so an old
     one that is read again makes nothing fresh. None when nothing was read, or the cursor is no time.
 
-    attested_at: when the source last said that nothing is newer. has_cursor: some cursor value was seen.
+    attested_at: when the source last said that nothing is newer. has_cursor: some cursor value was seen. has_rows: a
+    live sync has loaded rows.
     """
 
     newest: datetime | None = None
     attested_at: datetime | None = None
     has_cursor: bool = False
+    has_rows: bool = False
 
     def age(self, now: datetime) -> timedelta | None:
         """Since when the raw table may lack something: the newest value, or the source's word that it is the newest."""
@@ -62,15 +65,15 @@ def read_data_times(
         "looked_at": _LOOKED_AT,
     }
     return {
-        (source, stream): _data_time([*(cursors or ()), sliced], attested_at)
-        for source, stream, cursors, sliced, attested_at in connection.execute(_DATA_TIMES, given).fetchall()
+        (source, stream): _data_time([*(cursors or ()), sliced], attested_at, has_rows=has_rows)
+        for source, stream, cursors, sliced, attested_at, has_rows in connection.execute(_DATA_TIMES, given).fetchall()
     }
 
 
-def _data_time(cursors: Sequence[str | None], attested_at: datetime | None) -> DataTime:
+def _data_time(cursors: Sequence[str | None], attested_at: datetime | None, *, has_rows: bool) -> DataTime:
     seen = [cursor for cursor in cursors if cursor is not None]
     moments = [moment for moment in map(moment_of, seen) if moment is not None]
-    return DataTime(max(moments, default=None), attested_at, bool(seen))
+    return DataTime(max(moments, default=None), attested_at, bool(seen), has_rows)
 
 
 def moment_of(cursor: str) -> datetime | None:

@@ -8,7 +8,7 @@ from connectors.specs import StreamSpec
 from connectors.sync import Verdict
 from platform_assets.checks.data_time import NO_DATA, DataTime
 from platform_assets.checks.registry import checks_of
-from platform_assets.checks.types.freshness_data import CHECK, FreshnessDataOptions, judged, windows
+from platform_assets.checks.types.freshness_data import CHECK, FreshnessDataOptions, is_declared, judged, windows
 
 Key = tuple[str, str]
 """source, stream."""
@@ -16,11 +16,12 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """How old a stream's newest data may be, from its own `freshness_data` check."""
+    """How old a stream's newest data may be, from its own `freshness_data` check. is_declared: by its file."""
 
     key: Key
     fail_after: timedelta
     warn_after: timedelta | None
+    is_declared: bool = True
 
 
 def promise_of(source: str, stream: StreamSpec) -> Promise | None:
@@ -31,7 +32,8 @@ def promise_of(source: str, stream: StreamSpec) -> Promise | None:
     """
     for check in checks_of(stream, source):
         if check.type.name == CHECK.name and isinstance(check.options, FreshnessDataOptions):
-            return Promise((source, stream.name), *windows(stream, check.options))
+            fail_after, warn_after = windows(stream, check.options)
+            return Promise((source, stream.name), fail_after, warn_after, is_declared(stream))
     return None
 
 
@@ -46,7 +48,10 @@ def worst(promises: Sequence[Promise], data: Mapping[Key, DataTime], now: dateti
         age = data.get(promise.key, NO_DATA).age(now) or timedelta(0)
         return not verdict.passed, verdict.severity == "error", age
 
-    verdicts = [(one, judged(data.get(one.key, NO_DATA), one.fail_after, one.warn_after, now)) for one in promises]
+    verdicts = [
+        (one, judged(data.get(one.key, NO_DATA), one.fail_after, one.warn_after, now, is_declared=one.is_declared))
+        for one in promises
+    ]
     promise, verdict = max(verdicts, key=gravity)
     name = ".".join(promise.key)
     others = f" (the stalest of {len(promises)} streams)" if len(promises) > 1 else ""

@@ -210,6 +210,29 @@ def test_data_is_as_old_as_its_newest_value_unless_the_source_says_that_nothing_
     assert words in verdict.explanation
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (DataTime(has_cursor=True, has_rows=True), "the cursor is no time, so nothing tells how old the data is"),
+        (DataTime(has_rows=True), "no sync has seen a value of the cursor, so nothing tells how old the data is"),
+        (DataTime(), "no data yet"),
+    ],
+)
+def test_an_age_that_nothing_tells_is_red_where_the_check_is_declared(data: DataTime, words: str) -> None:
+    def verdict(**spec: Any) -> Verdict:
+        stream = StreamSpec.model_validate(
+            {"name": "orders", "cursor": {"field": "number"}, "freshness": {"fail_after": "PT6H"}, **spec}
+        )
+        check = next(check for check in checks_of(stream, "defs.yaml") if check.name == "freshness_data")
+        return check.judge(Observation(stream, result(), History(data=data)))
+
+    declared, default = verdict(checks=[{"type": "freshness_data", "blocking": True}]), verdict()
+
+    assert (declared.passed, declared.explanation) == (data == DataTime(), words)
+    assert declared.passed or (declared.severity, declared.blocking) == ("error", True)
+    assert (default.passed, default.explanation) == (True, words)
+
+
 def test_the_data_time_is_checked_where_a_time_cursor_and_a_freshness_are_declared() -> None:
     def has(**spec: Any) -> bool:
         stream = StreamSpec.model_validate({"name": "orders", **spec})

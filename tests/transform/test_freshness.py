@@ -1,13 +1,17 @@
 """Models inherit from their streams: when they must have been built, and how new their data is."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
+import psycopg
 import pytest
 
+from connectors.specs import StreamSpec
+from platform_assets.checks.data_time import read_data_times
+from platform_assets.checks.upstream import promise_of, worst
 from platform_assets.components.model_freshness import ModelFreshness, model_freshness
 from platform_assets.dbt.graph import Graph
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
@@ -118,6 +122,28 @@ def test_a_mart_is_as_fresh_as_the_worst_of_its_streams(
 
     synced(ledger, "nyc_flights", "flights", newest=None, said=True)
     assert judged(inherited, transform).passed
+
+
+def test_a_mart_is_red_while_nothing_tells_how_old_a_stream_is_that_declares_the_check(
+    transform: Transform, ledger: str
+) -> None:
+    promises = [promise_of("shop", _orders(checks)) for checks in ([{"type": "freshness_data"}], [])]
+    synced(ledger, "shop", "orders", newest=None)
+    sql(ledger, "update ops.syncs set newest_cursor = '4711', rows_loaded = 3, rows_extracted = 3 where kind = 'told'")
+    with psycopg.connect(transform.warehouse.transformer_dsn) as connection:
+        data = read_data_times(connection, [("shop", "orders")])
+
+    found = [worst([promise], data, datetime.now(UTC)) for promise in promises if promise is not None]
+
+    assert [verdict.passed for verdict in found] == [False, True]
+    assert found[0].explanation == "shop.orders: the cursor is no time, so nothing tells how old the data is"
+
+
+def _orders(checks: list[dict[str, str]]) -> StreamSpec:
+    """Ordered by a number."""
+    return StreamSpec.model_validate(
+        {"name": "orders", "cursor": {"field": "id"}, "freshness": {"fail_after": "PT6H"}, "checks": checks}
+    )
 
 
 def test_an_old_partition_that_is_read_again_makes_nothing_fresh(

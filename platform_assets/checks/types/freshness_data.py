@@ -28,8 +28,14 @@ def evaluate(observation: Observation, options: FreshnessDataOptions) -> Verdict
     """An error beyond fail_after, a warning beyond warn_after."""
     fail_after, warn_after = windows(observation.stream, options)
     return judged(
-        observation.history.data, fail_after, warn_after, datetime.now(UTC), observation.result.rows.extracted
-    )
+        observation.history.data, fail_after, warn_after, datetime.now(UTC), observation.result.rows.extracted,
+        is_declared=is_declared(observation.stream),
+    )  # fmt: skip
+
+
+def is_declared(stream: StreamSpec) -> bool:
+    """The file asks for this check, not only for a `freshness` of syncs."""
+    return any(check.type == CHECK.name for check in stream.checks)
 
 
 def windows(stream: StreamSpec, options: FreshnessDataOptions) -> tuple[timedelta, timedelta | None]:
@@ -40,13 +46,23 @@ def windows(stream: StreamSpec, options: FreshnessDataOptions) -> tuple[timedelt
 
 
 def judged(
-    data: DataTime, fail_after: timedelta, warn_after: timedelta | None, now: datetime, rows: int | None = None
+    data: DataTime,
+    fail_after: timedelta,
+    warn_after: timedelta | None,
+    now: datetime,
+    rows: int | None = None,
+    *,
+    is_declared: bool = True,
 ) -> Verdict:
-    """rows: that the last sync read, for the words."""
+    """rows: that the last sync read, for the words. is_declared: red where there is data and nothing tells its age."""
     age = data.age(now)
     if age is None:
-        said = "the cursor is no time, so nothing tells how old the data is" if data.has_cursor else "no data yet"
-        return Verdict("freshness_data", True, "warn", blocking=False, explanation=said)
+        said = "no data yet"
+        if data.has_cursor or data.has_rows:
+            why = "the cursor is no time" if data.has_cursor else "no sync has seen a value of the cursor"
+            said = f"{why}, so nothing tells how old the data is"
+        is_unknown = is_declared and said != "no data yet"
+        return Verdict("freshness_data", not is_unknown, "error" if is_unknown else "warn", False, explanation=said)
     limit = fail_after if age > fail_after else warn_after if warn_after is not None and age > warn_after else None
     newest = f"the newest value is of {_at(data.newest)}" if data.newest else "there is no value yet"
     if data.attested_at is not None and (data.newest is None or data.attested_at > data.newest):

@@ -42,7 +42,7 @@ TITLE_CHARACTERS = 100
 """Dagster takes no longer title, and none with %, * or a double quote."""
 STOPPING = frozenset({"config", "auth"})
 """Classes of failure that the next window would meet too: somebody has to act first."""
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -228,7 +228,7 @@ def _tag(instance: dg.DagsterInstance, run: _Run, tags: dict[str, str]) -> None:
 def _runs(instance: dg.DagsterInstance, backfill: Backfill, windows: Sequence[WindowStatus]) -> list[_Run]:
     """The unfinished runs of the backfill, that of the newest windows first."""
     place = {window.partition: index for index, window in enumerate(windows)}
-    found = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={BACKFILL: backfill.backfill_id}))
+    found = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BACKFILL: backfill.backfill_id}))
     runs: list[_Run] = []
     for run in found:
         newest = place.get(run.tags.get(LAST) or run.tags.get(SINGLE, ""), 0)

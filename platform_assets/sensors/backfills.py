@@ -16,6 +16,8 @@ INTERVAL_SECONDS = 15
 LOOK_SECONDS = 60
 WHY = "headwater/why"
 """The tag of a run that a sensor asked for, with its explanation."""
+ASKED_BY, ASKED_FOR = "headwater/asked_by", "headwater/asked_for"
+"""Tags of it: the sensor, and the stream."""
 
 
 @dg.sensor(
@@ -51,13 +53,14 @@ def _sensor(source: SourceSpec, reason: str) -> dg.SensorDefinition:
     streams = {stream.name: stream_key(source, stream) for stream in source.streams}
     # what it may ask Dagster for itself; windows are asked for through ops.backfills
     asks: dict[str, Any] = {}
+    name = f"{source.source}__backfill_{reason}"
     if reason == "new_files":
         asks = {"target": dg.AssetSelection.assets(*streams.values())}
     elif reason == "contract":
         asks = {"job": replay_job(source)}
 
     @dg.sensor(
-        name=f"{source.source}__backfill_{reason}",
+        name=name,
         minimum_interval_seconds=LOOK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         required_resource_keys={"warehouse"},
@@ -69,27 +72,33 @@ def _sensor(source: SourceSpec, reason: str) -> dg.SensorDefinition:
         from platform_assets.backfills.suggest import suggest
 
         dsn = cast("WarehouseResource", context.resources.warehouse).loader_dsn()
+        busy = _asked_for(context, name) if asks else frozenset[str]()
         with connect(dsn, "backfills", autocommit=True) as connection:
-            found = suggest(connection, [source], names=[reason], launch=True)
+            found = suggest(connection, [source], names=[reason], launch=True, busy=busy)
         for suggestion in found:
             context.log.info("%s", suggestion)
-            if suggestion.is_due and suggestion.is_live:
-                yield dg.RunRequest(
-                    run_key=f"{suggestion.label}:{suggestion.cause}",
-                    asset_selection=[streams[suggestion.stream]],
-                    tags={WHY: str(suggestion)},
-                )
-            elif suggestion.is_due and suggestion.held:
-                yield dg.RunRequest(
-                    run_key=f"{suggestion.label}:{suggestion.cause}",
-                    run_config={"ops": {"replay": {"config": {"stream": suggestion.stream}}}},
-                    tags={WHY: str(suggestion)},
-                )
+            if not suggestion.run_key:
+                continue
+            tags = {WHY: str(suggestion), ASKED_BY: name, ASKED_FOR: suggestion.label}
+            if suggestion.is_live:
+                selection = [streams[suggestion.stream]]
+                yield dg.RunRequest(run_key=suggestion.run_key, asset_selection=selection, tags=tags)
+            else:
+                config = {"ops": {"replay": {"config": {"stream": suggestion.stream}}}}
+                yield dg.RunRequest(run_key=suggestion.run_key, run_config=config, tags=tags)
         said = "; ".join(map(str, found)) or f"nothing is due for {reason}"
-        if not any(suggestion.is_due for suggestion in found):
+        if not any(suggestion.run_key for suggestion in found):
             yield dg.SkipReason(said)
 
     return _look
+
+
+def _asked_for(context: dg.SensorEvaluationContext, sensor: str) -> frozenset[str]:
+    """Streams whose run this sensor has asked for and which has not ended."""
+    from platform_assets.backfills.steer import UNFINISHED
+
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={ASKED_BY: sensor}))
+    return frozenset(run.tags.get(ASKED_FOR, "") for run in runs)
 
 
 def replay_job(source: SourceSpec) -> dg.JobDefinition:

@@ -42,6 +42,7 @@ class Ledger:
 
     def read(
         self, *numbers: int, failure: str | None = None, verdicts: Sequence[dict[str, Any]] = (), ago: str = "0 s",
+        source: str = "shop", stream: str = "orders",
     ) -> None:  # fmt: skip
         """Syncs of these days."""
         for number in numbers:
@@ -49,16 +50,38 @@ class Ledger:
                 """
                 insert into ops.syncs (sync_id, source, stream, kind, trigger, epoch, window_start, window_end,
                     started_at, finished_at, step, status, failure_class, message, verdicts)
-                values (gen_random_uuid(), 'shop', 'orders', 'rest', 'backfill', 1, %(day)s, %(day)s + interval '1 day',
-                    clock_timestamp() - %(ago)s::interval, clock_timestamp(), 'done',
+                values (gen_random_uuid(), %(source)s, %(stream)s, 'rest', 'backfill', 1, %(day)s,
+                    %(day)s + interval '1 day', clock_timestamp() - %(ago)s::interval, clock_timestamp(), 'done',
                     case when %(failure)s::text is null then 'succeeded' else 'failed' end, %(failure)s, 'HTTP 500',
                     %(verdicts)s::jsonb)
                 """,
                 {
                     "day": datetime.combine(date.fromisoformat(day(number)), datetime.min.time(), UTC),
                     "failure": failure, "verdicts": json.dumps(list(verdicts)), "ago": ago,
+                    "source": source, "stream": stream,
                 },
             )  # fmt: skip
+
+    def sync(self, source: str, stream: str, *, failure: str | None = None, trigger: str = "sensor") -> None:
+        """A sync of no window."""
+        self.connection.execute(
+            """
+            insert into ops.syncs (sync_id, source, stream, kind, trigger, epoch, started_at, finished_at, step, status,
+                failure_class)
+            values (gen_random_uuid(), %(source)s, %(stream)s, 'files', %(trigger)s, 1, clock_timestamp(),
+                clock_timestamp(), 'done', case when %(failure)s::text is null then 'succeeded' else 'failed' end,
+                %(failure)s)
+            """,
+            {"source": source, "stream": stream, "failure": failure, "trigger": trigger},
+        )
+
+    def hold(self) -> None:
+        """One record in quarantine, as some sync left it."""
+        self.read(1)
+        self.connection.execute(
+            "insert into ops.quarantine (source, stream, sync_id, reason, payload, payload_sha256, position) "
+            "select 'shop', 'orders', sync_id, 'bad', '{}', '', 'page 1' from ops.syncs limit 1"
+        )
 
     def look(self, *names: str, launch: bool = False) -> list[Suggestion]:
         return suggest(self.connection, [self.source], names=names or NAMES, launch=launch)

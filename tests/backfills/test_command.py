@@ -14,7 +14,7 @@ from platform_assets.backfills.plan import Plan
 from platform_assets.cli import main
 from platform_assets.cli.backfill import show
 from platform_assets.warehouse import Warehouse
-from tests.backfills.test_store import connection, read, spec, wanted
+from tests.backfills.test_store import connection, spec, wanted
 from tests.cli.conftest import Project, project
 from tests.ingest.shop import SOURCE, TOKEN
 
@@ -125,28 +125,6 @@ def test_a_backfill_is_paused_resumed_prioritized_and_cancelled(
     assert "there is none" in backfill("status", "nothing")
     for command in ("plan", "run"):
         assert "nyc_weather.weather: has no partitions" in backfill(command, "nyc_weather.weather")
-
-
-def test_status_tells_what_was_read_beside_what_came_new(
-    connection: psycopg.Connection[Any],
-    warehouse: Warehouse,
-    spec: Any,
-    env: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    made = store.create(connection, wanted(spec, 1, 2))
-    for _ in range(2):
-        read(warehouse, spec, made, 1)
-
-    assert main(["backfill", "status", made.backfill_id, "--json"]) == 0
-    (line,) = json.loads(capsys.readouterr().out)
-    # the second read of the window found in the table what it had read
-    assert (line["rows_read"], line["rows"], line["done"]) == (1, 0, 1)
-    assert main(["backfill", "status", made.backfill_id]) == 0
-    assert {"read", "loaded"} <= set(capsys.readouterr().out.replace("│", " ").replace("┃", " ").split())
 
 
 @pytest.mark.parametrize(("seconds", "is_told"), [(0.4, False), (3.0, True)])

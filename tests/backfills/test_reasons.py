@@ -35,7 +35,8 @@ def test_missing_windows_are_launched_newest_first_up_to_the_days_bound_and_then
     assert suggestion.partitions == dry.partitions == (day(3), day(5), day(6))
     assert dry.action == "its sensor launches it"
     assert suggestion.action == f"launched as backfill {suggestion.backfill_id}"
-    assert ledger.launched() == [("shop.orders missing: never read", [day(3), day(5), day(6)])]
+    title = f"shop.orders missing: {day(3)}, {day(5)}, {day(6)}: never read"
+    assert ledger.launched() == [(title, [day(3), day(5), day(6)])]
     (again,) = ledger.look("missing", launch=True)
     assert "cools down until" in again.action
     ledger.connection.execute("update ops.backfills set created_at = now() - interval '7 hours'")
@@ -50,20 +51,43 @@ def test_missing_windows_are_launched_newest_first_up_to_the_days_bound_and_then
 def test_a_permanent_failure_is_not_tried_again_until_the_stream_works(ledger: Ledger, failure: str) -> None:
     ledger.read(*range(2, DAYS))
     ledger.read(DAYS, failure=failure)
-    assert ledger.look("missing") == []
+    (told,) = ledger.look("missing")
+    command = f"headwater backfill run shop.orders --from {day(DAYS)} --to {day(DAYS)} --missing"
+    assert told.why == (
+        f"never read: 1 window failed with class {failure} (tried 1 times at most), e.g. {day(DAYS)}: HTTP 500"
+    )
+    assert (told.action, told.is_due) == (f"given up until the stream succeeds again; mend it, then `{command}`", False)
 
-    ledger.read(1)
-
-    assert found(ledger.look("missing")) == [("never read", (day(DAYS),))]
-
-
-def test_a_passing_failure_is_tried_again_but_not_for_ever(ledger: Ledger) -> None:
-    ledger.read(*range(2, DAYS))
-    ledger.read(DAYS, failure="transient")
-    assert len(ledger.look("missing")) == 1
     for _ in range(4):
-        ledger.read(DAYS, failure="transient")
-    assert ledger.look("missing") == []
+        ledger.read(1)
+        assert found(ledger.look("missing")) == [("never read", (day(DAYS),))]
+        ledger.read(DAYS, failure=failure)
+    ledger.read(1)
+    (told,) = ledger.look("missing")
+    assert told.action == f"given up; mend it, then `{command}`"
+
+
+def test_a_passing_failure_is_tried_again_for_ever_in_the_end_once_a_day(ledger: Ledger) -> None:
+    ledger.read(*range(3, DAYS))
+    ledger.read(2, failure="transient")
+    for _ in range(4):
+        assert found(ledger.look("missing")) == [("never read", (day(2), day(DAYS)))]
+        ledger.read(2, failure="transient")
+    never, told = ledger.look("missing")
+    assert (never.partitions, told.action) == ((day(DAYS),), "tried once a day")
+    assert (
+        told.why == f"never read: 1 window failed with class transient (tried 5 times at most), e.g. {day(2)}: HTTP 500"
+    )
+
+    ledger.connection.execute("update ops.syncs set started_at = started_at - interval '25 hours'")
+    ledger.declare(reasons=["missing"], daily_windows=1)
+    # what was never tried goes first
+    never, daily = ledger.look("missing", launch=True)
+    assert (never.partitions, daily.why) == ((day(DAYS),), "never read, failed 5 times or more")
+    assert ledger.launched()[0][1] == [day(DAYS)]
+    ledger.end()
+    ledger.read(DAYS)
+    assert [item.partitions for item in ledger.look("missing", launch=True)] == [(day(2),)]
 
 
 def test_a_window_that_does_not_agree_with_the_source_is_read_again_once(ledger: Ledger) -> None:
@@ -74,13 +98,64 @@ def test_a_window_that_does_not_agree_with_the_source_is_read_again_once(ledger:
     ledger.look("late", launch=True)
 
     assert ledger.launched() == [
-        ("shop.orders late: reconciliation: the source says 6 rows, 4 were read", [day(3)])
+        (f"shop.orders late: {day(3)}: reconciliation: the source says 6 rows, 4 were read", [day(3)])
     ]  # fmt: skip
     ledger.end()
     (again,) = ledger.look("late", launch=True)
     assert again.action == "acted on before"
     ledger.read(3, verdicts=[OK])
     assert ledger.look("late") == []
+
+
+def test_a_reasons_findings_of_one_stream_are_one_backfill_that_names_its_windows(ledger: Ledger) -> None:
+    ledger.declare(reasons=["late"], cool_down="PT6H", daily_windows=4)
+    for number in range(1, 6):
+        ledger.read(number, verdicts=[OK | {"passed": False, "explanation": f"{number} rows are missing"}])
+
+    suggestions = ledger.look("late", launch=True)
+
+    ((title, windows),) = ledger.launched()
+    assert windows == [day(1), day(2), day(3), day(4)]
+    assert title == (
+        f"shop.orders late: 4 windows, {day(4)} to {day(1)}: reconciliation: 1 rows are missing; "
+        "reconciliation: 2 rows are missing; reconciliation: 3 rows are missing; and 1 more"
+    )
+    assert len({item.backfill_id for item in suggestions if item.backfill_id}) == 1
+    assert {item.partitions: item.action[:7] for item in suggestions} == {
+        (day(1),): "launche", (day(2),): "launche", (day(3),): "launche", (day(4),): "launche", (day(5),): "today's",
+    }  # fmt: skip
+    # causes are kept by window: what failed anew is another one, the rest was acted on
+    ledger.end()
+    ledger.read(2, verdicts=[OK | {"passed": False, "explanation": "2 rows are missing still"}])
+    ledger.look("late", launch=True)
+    whys = "reconciliation: 2 rows are missing still; reconciliation: 5 rows are missing"
+    assert ledger.launched()[1] == (f"shop.orders late: {day(2)}, {day(5)}: {whys}", [day(2), day(5)])
+
+
+def test_a_window_that_its_backfill_failed_to_read_is_read_again_but_not_for_ever(ledger: Ledger) -> None:
+    ledger.declare(reasons=["new_columns"], cool_down="PT0S")
+    ledger.read(2, 3, ago="1 hour")
+    change = {"change": "new", "column": "colour", "before": None, "after": "text", "action": "added"}
+    ledger.connection.execute(
+        "insert into ops.schema_versions (source, stream, version, columns, diff, decision) "
+        "values ('shop', 'orders', 2, '[]', %s, 'evolved')",
+        [json.dumps([change])],
+    )
+
+    def look() -> str:
+        """The reason looks; its backfill reads the newer window, if any, and fails at the older one."""
+        (suggestion,) = ledger.look("new_columns", launch=True)
+        ledger.read(2)
+        ledger.connection.execute("update ops.backfill_windows set is_open = false")
+        ledger.connection.execute("update ops.backfills set state = 'failed', ended_at = now()")
+        return suggestion.action
+
+    actions = [look() for _ in range(6)]
+
+    assert [windows for _, windows in ledger.launched()] == [[day(2), day(3)], *[[day(3)]] * 4]
+    assert actions[5].startswith(
+        f"given up: 5 backfills failed to read {day(3)}; mend it, then `headwater backfill res"
+    )
 
 
 NAMED = OK | {"name": "amounts", "passed": False, "explanation": "the source says 6.00, 4.00 were read"}
@@ -131,7 +206,13 @@ def test_rows_of_the_sources_changes_name_the_windows_to_read_again(ledger: Ledg
     ledger.read(4)
     ledger.look("late", launch=True)
 
-    assert ledger.launched() == [("shop.orders late: 3 changes in changes", [day(3)])]
+    assert ledger.launched() == [(f"shop.orders late: {day(3)}: 3 changes in changes", [day(3)])]
+    assert "in backfill" in ledger.look("late", launch=True)[0].action
+    # one that fails forgets nothing
+    ledger.connection.execute("update ops.backfill_windows set is_open = false")
+    ledger.connection.execute("update ops.backfills set state = 'failed', ended_at = now()")
+    assert [item.partitions for item in ledger.look("late", launch=True)] == [(day(3),)]
+    ledger.read(3)
     ledger.end()
     assert ledger.look("late", launch=True) == []
     change(2)
@@ -205,6 +286,8 @@ def test_history_is_filled_with_a_column_that_came_later(ledger: Ledger) -> None
     ledger.look("new_columns", launch=True)
     ledger.end()
 
-    title = "shop.orders new_columns: new in schema version 2: colour"
-    assert ledger.launched() == [(title, [day(2), day(3)]), (title, [day(4)])]
+    assert ledger.launched() == [
+        (f"shop.orders new_columns: {day(2)}, {day(3)}: new in schema version 2: colour", [day(2), day(3)]),
+        (f"shop.orders new_columns: {day(4)}: new in schema version 2: colour", [day(4)]),
+    ]
     assert [item.action for item in ledger.look("new_columns", launch=True)] == ["acted on before"]

@@ -1,5 +1,6 @@
 """Backfills as rows: who holds which window, what is done, what a day may cost."""
 
+import json
 from collections.abc import Generator
 from datetime import date, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from connectors.sync import SyncRequest
 from connectors.sync.lifecycle import run
 from connectors.sync.result import Progress
 from platform_assets.backfills import plan, store
+from platform_assets.cli import main
 from platform_assets.warehouse import Warehouse
 from tests.support.scripted import Scripted, records, source
 
@@ -133,3 +135,25 @@ def test_a_plan_tells_what_the_rate_limit_allows(
     made = plan.plan(connection, limited, spec.streams[0], wanted(spec, 2, 11).windows, store.Budget())
 
     assert (made.requests, made.quota_seconds) == (40, 20.0)
+
+
+def test_status_tells_what_was_read_beside_what_came_new(
+    connection: psycopg.Connection[Any],
+    warehouse: Warehouse,
+    spec: Any,
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    made = store.create(connection, wanted(spec, 1, 2))
+    for _ in range(2):
+        read(warehouse, spec, made, 1)
+
+    assert main(["backfill", "status", made.backfill_id, "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    # the second read of the window found in the table what it had read
+    assert (line["rows_read"], line["rows"], line["done"]) == (1, 0, 1)
+    assert main(["backfill", "status", made.backfill_id]) == 0
+    assert {"read", "loaded"} <= set(capsys.readouterr().out.replace("│", " ").replace("┃", " ").split())

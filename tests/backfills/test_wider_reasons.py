@@ -9,13 +9,13 @@ import psycopg
 import pytest
 import yaml
 
-from connectors.specs import parse_source
+from connectors.specs import SourceSpec, parse_source
 from platform_assets.assets.resources import WarehouseResource
 from platform_assets.backfills import store
 from platform_assets.backfills.reasons.new_files import days_in
 from platform_assets.backfills.suggest import Suggestion, suggest
 from platform_assets.components.source import source_definitions
-from platform_assets.sensors.backfills import replay_job
+from platform_assets.sensors.backfills import backfill_sensors, replay_job
 from platform_assets.warehouse import Warehouse
 from tests.backfills.ledger import PARTITIONS, Ledger, day
 from tests.support.scripted import records, source, sync
@@ -24,10 +24,7 @@ from tests.support.scripted import records, source, sync
 def test_a_changed_mapping_reads_history_again_and_replays_quarantine(ledger: Ledger) -> None:
     ledger.declare(reasons=["contract"])
     ledger.read(1, 2)
-    ledger.connection.execute(
-        "insert into ops.quarantine (source, stream, sync_id, reason, payload, payload_sha256, position) "
-        "select 'shop', 'orders', sync_id, 'bad', '{}', '', 'page 1' from ops.syncs limit 1"
-    )
+    ledger.hold()
     assert ledger.look("contract", launch=True) == []
 
     # words are not part of a contract, types are
@@ -41,6 +38,22 @@ def test_a_changed_mapping_reads_history_again_and_replays_quarantine(ledger: Le
     assert reread.partitions == (day(1), day(2))
     ledger.end()
     assert [item.action for item in ledger.look("contract", launch=True) if not item.held] == ["acted on before"]
+
+
+def test_a_contract_that_is_changed_back_and_made_again_is_acted_on_again(ledger: Ledger) -> None:
+    ledger.declare(reasons=["contract"], cool_down="PT0S")
+    first = ledger.text
+    second = first + '      null_values: ["NA"]\n'
+    ledger.look("contract", launch=True)
+    ledger.read(1, 2)
+
+    for text in (second, first, second):
+        ledger.text = text
+        (suggestion,) = ledger.look("contract", launch=True)
+        assert suggestion.partitions == (day(1), day(2))
+        ledger.read(1, 2)
+        ledger.end()
+        assert ledger.look("contract", launch=True) == []
 
 
 def test_a_silence_of_webhooks_is_filled_from_the_api(ledger: Ledger) -> None:
@@ -93,6 +106,13 @@ def test_new_files_mean_a_live_sync_or_the_windows_of_their_names(
     assert look(partitioned) == []
     (tmp_path / f"sales_{day(3)}.csv").write_text("id,at\n")
     assert [item.partitions for item in look(partitioned)] == [(day(3),)]
+    assert ["in backfill" in item.action for item in look(partitioned)] == [True]
+    # neither a failed nor a lost read forgets the file
+    ledger.connection.execute("update ops.backfill_windows set is_open = false")
+    ledger.connection.execute("update ops.backfills set state = 'failed', ended_at = now()")
+    assert [item.partitions for item in look(partitioned)] == [(day(3),)]
+    ledger.read(3, source="drop", stream="sales")
+    ledger.end()
     assert look(partitioned) == []
 
     ledger.connection.execute("update ops.backfill_marks set mark = '{\"modified_ns\": 1}'")
@@ -127,7 +147,39 @@ def test_live_syncs_are_asked_for_within_the_same_bounds_as_windows(
         "update ops.backfill_marks set mark = replace(mark, extract(year from now())::text, '2001') "
         "where reason like '%: asked'"
     )
-    assert [item.action for item in look()] == ["asked for a live sync"]
+    assert [item.action for item in look()] == ["asked for a live sync again, after 1 in vain"]
+
+
+def test_new_files_stay_new_until_a_live_sync_has_read_them(ledger: Ledger, tmp_path: Path) -> None:
+    source = parse_source(yaml.safe_load(FILES.format(folder=tmp_path))["attributes"], "drop.yaml")
+
+    def look(*, launch: bool = True) -> list[Suggestion]:
+        return suggest(ledger.connection, [source], names=["new_files"], launch=launch)
+
+    assert look() == []
+    (tmp_path / "sales_1.csv").write_text("id\n")
+    (first,) = look()
+    # the daemon was killed before it made the run
+    assert [item.is_due for item in look(launch=False)] == [True]
+    # its sync failed; a window of its own or a replay would not have read the file
+    ledger.sync("drop", "sales", failure="transient")
+    (second,) = look()
+    ledger.sync("drop", "sales", trigger="replay")
+    (tmp_path / "sales_2.csv").write_text("id\n")
+    (third,) = look()
+    assert [first.why, second.why, third.why] == ["1 new files", "1 new files", "2 new files"]
+    assert third.action == "asked for a live sync again, after 2 in vain"
+    assert len({first.run_key, second.run_key, third.run_key}) == 3
+
+    for _ in range(2):
+        look()
+    (daily,) = look()
+    assert (daily.is_due, daily.action[:44]) == (False, "asked for 5 times in vain, once a day from n")
+    ledger.sync("drop", "sales")
+    # the second file may have come while the first was being read
+    assert [item.why for item in look()] == ["1 new files"]
+    ledger.sync("drop", "sales")
+    assert look() == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +211,7 @@ def test_a_broken_cursor_is_told_and_looking_starts_over(ledger: Ledger, mark: s
     assert "the cursor of late" in told.why
     assert "it starts over" in told.action
     assert launched.partitions == (day(2),)
-    assert ledger.look("late", launch=True) == []
+    assert ["in backfill" in item.action for item in ledger.look("late", launch=True)] == [True]
 
 
 def test_a_stream_that_cannot_be_looked_at_keeps_no_other_from_it(ledger: Ledger) -> None:
@@ -177,29 +229,78 @@ def test_the_sensor_of_a_reason_explains_itself_in_its_tick(
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    ledger.declare(reasons=["missing", "contract"], daily_windows=2)
+    ledger.declare(reasons=["missing", "contract"], daily_windows=20, cool_down="PT0S")
     sensors = {sensor.name: sensor for sensor in source_definitions(ledger.source, "shop.yaml").sensors or ()}
     assert set(sensors) == {"shop__backfill_missing", "shop__backfill_contract"}
 
-    def tick(name: str) -> Any:
-        with dg.build_sensor_context(resources={"warehouse": WarehouseResource()}) as context:
-            return sensors[name].evaluate_tick(context)  # pyright: ignore[reportAttributeAccessIssue]  a sensor of ours
+    with dg.DagsterInstance.ephemeral() as instance:
 
-    first = tick("shop__backfill_missing").skip_message
-    (backfill,) = store.several(ledger.connection, is_open=True)
-    assert first == f"shop.orders: 2 windows, never read: launched as backfill {backfill.backfill_id}"
-    assert "cools down until" in tick("shop__backfill_missing").skip_message
-    assert tick("shop__backfill_contract").skip_message == "nothing is due for contract"
+        def tick(name: str) -> Any:
+            with dg.build_sensor_context(instance, resources={"warehouse": WarehouseResource()}) as context:
+                return sensors[name].evaluate_tick(context)  # pyright: ignore[reportAttributeAccessIssue]  a sensor of ours
 
-    ledger.read(1)
-    ledger.connection.execute(
-        "insert into ops.quarantine (source, stream, sync_id, reason, payload, payload_sha256, position) "
-        "select 'shop', 'orders', sync_id, 'bad', '{}', '', 'page 1' from ops.syncs limit 1"
-    )
-    ledger.connection.execute('update ops.backfill_marks set mark = \'{"fingerprint": "another"}\'')
-    (request,) = tick("shop__backfill_contract").run_requests
-    assert request.run_config == {"ops": {"replay": {"config": {"stream": "orders"}}}}
-    assert request.run_key.startswith("shop.orders:contract ")
+        said = tick("shop__backfill_missing").skip_message
+        (backfill,) = store.several(ledger.connection, is_open=True)
+        assert said == f"shop.orders: 9 windows, never read: launched as backfill {backfill.backfill_id}"
+        assert f"in backfill {backfill.backfill_id} already" in tick("shop__backfill_missing").skip_message
+        assert tick("shop__backfill_contract").skip_message == "nothing is due for contract"
+
+        ledger.hold()
+        ledger.connection.execute('update ops.backfill_marks set mark = \'{"fingerprint": "another"}\'')
+        (request,) = tick("shop__backfill_contract").run_requests
+        assert request.run_config == {"ops": {"replay": {"config": {"stream": "orders"}}}}
+        assert request.run_key.startswith("shop.orders:contract ")
+        job, config = replay_job(ledger.source), request.run_config
+        instance.create_run_for_job(job, run_config=config, tags=request.tags, status=dg.DagsterRunStatus.STARTED)
+        assert "the run that was asked for has not ended" in tick("shop__backfill_contract").skip_message
+
+
+def test_a_replay_that_failed_is_asked_for_until_one_has_succeeded(
+    warehouse: Warehouse, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    settings: dict[str, Any] = {
+        "columns": {"amount": {"type": "bigint"}}, "backfill": {"reasons": ["contract"], "cool_down": "PT0S"},
+    }  # fmt: skip
+    assert sync(warehouse.loader_dsn, [records({"id": 1, "amount": "NA"})], **settings).rows.quarantined == 1
+    before, after = source(**settings), source(**settings, null_values=["NA"])
+    keys: list[str | None] = []
+
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        psycopg.connect(warehouse.loader_dsn, autocommit=True) as other,
+    ):
+
+        def tick(spec: SourceSpec) -> Any:
+            (sensor,) = backfill_sensors(spec)
+            with dg.build_sensor_context(instance, resources={"warehouse": WarehouseResource()}) as context:
+                return sensor.evaluate_tick(context)
+
+        def is_replayed() -> bool:
+            """The run that the sensor asks for."""
+            (request,) = tick(after).run_requests
+            keys.append(request.run_key)
+            return (
+                replay_job(after)
+                .execute_in_process(
+                    run_config=request.run_config,
+                    tags=request.tags,
+                    instance=instance,
+                    resources={"warehouse": WarehouseResource()},
+                    raise_on_error=False,
+                )
+                .success
+            )
+
+        assert tick(before).skip_message == "nothing is due for contract"
+        other.execute("select pg_advisory_lock(hashtextextended('unit.things', 7))")
+        assert not is_replayed()
+        other.execute("select pg_advisory_unlock_all()")
+        assert is_replayed()
+        assert tick(after).skip_message == "nothing is due for contract"
+    # Dagster drops a request whose key it has seen
+    assert len(set(keys)) == 2
 
 
 def test_a_replay_loads_what_was_held_under_the_old_contract(

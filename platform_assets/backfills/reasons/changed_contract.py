@@ -31,7 +31,8 @@ def find(look: Look) -> Found:
     if changed_at is None:
         return Found(mark=mark)
     since = datetime.fromisoformat(str(changed_at))
-    cause = f"contract {now}"
+    # with its time: a contract that comes back finds windows that were read under another one in between
+    cause = f"contract {now} since {changed_at}"
     partitions = look.read_before(since)
     row = look.connection.execute(
         "select count(*) from ops.quarantine where source = %s and stream = %s and status = 'held' and created_at < %s",

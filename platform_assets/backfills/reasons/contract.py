@@ -46,6 +46,30 @@ with latest as (
 has had the window read TRIES times since the check last passed there."""
 
 
+_SYNCED = """
+select exists (
+    select 1 from ops.syncs where source = %(source)s and stream = %(stream)s and started_at > %(since)s
+        and status like 'succeeded%%' and window_start is null and (trigger = 'replay') = %(is_replay)s
+)
+"""
+
+
+def has_synced(
+    connection: "psycopg.Connection[Any]", source: str, stream: str, since: datetime, *, is_replay: bool
+) -> bool:
+    """Whether a live sync, or a replay, that began after that moment has succeeded."""
+    given = {"source": source, "stream": stream, "since": since, "is_replay": is_replay}
+    row = connection.execute(_SYNCED.encode(), given).fetchone()
+    return bool(row and row[0])
+
+
+def clock(connection: "psycopg.Connection[Any]") -> datetime:
+    """Now, by the clock that the ledger goes by."""
+    row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    return row[0].astimezone(UTC)
+
+
 @dataclass(frozen=True)
 class Look:
     """One stream, and how far the reason has looked before.
@@ -65,6 +89,14 @@ class Look:
         """When each window was last read with success, by its start."""
         found = self.connection.execute(_LAST.encode(), [self.source.source, self.stream.name]).fetchall()
         return {start.astimezone(UTC): at.astimezone(UTC) for start, at in found}
+
+    @cached_property
+    def now(self) -> datetime:
+        return clock(self.connection)
+
+    def synced_since(self, moment: datetime) -> bool:
+        """Whether a live sync that began after the moment has succeeded."""
+        return has_synced(self.connection, self.source.source, self.stream.name, moment, is_replay=False)
 
     def names_of(self, type_: str) -> list[str]:
         """What the stream's checks of a type are called."""
@@ -101,8 +133,9 @@ class Finding:
     """partitions: to be read, newest first. why: half a sentence for the title. cause: acted on once a window.
 
     An empty cause may come back: it is acted on again after the cool-down. held: records in quarantine to be replayed,
-    instead of a read. is_live: the stream has no partitions, and one live sync will do. is_hopeless: TRIES reads have
-    mended nothing, and another would not either.
+    instead of a read. is_live: the stream has no partitions, and one live sync will do. is_hopeless: another read would
+    mend nothing, as TRIES have not, or not now. next_step: what is to come then. is_retry: other windows go first, for
+    these have failed TRIES times.
     """
 
     partitions: tuple[str, ...]
@@ -111,12 +144,14 @@ class Finding:
     held: int = 0
     is_live: bool = False
     is_hopeless: bool = False
+    next_step: str = ""
+    is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """mark: how far the reason has looked now. With `finds_once` it is kept only when every finding was taken up,
-    because the next look would not find them again."""
+    """mark: how far the reason has looked now. With `finds_once` it is kept only when every finding is settled: a look
+    from there would not find them again, should their reads fail."""
 
     findings: tuple[Finding, ...] = ()
     mark: Mark = field(default_factory=dict[str, Any])

@@ -8,7 +8,10 @@ from psycopg.sql import SQL, Identifier
 
 from platform_assets.backfills.reasons.contract import Finding, Found, Look, Reason
 
-_UNEQUAL = "select window_start, sync_id, said, is_hopeless from failing where name = any(%(reconciling)s)"
+_UNEQUAL = """
+select window_start, sync_id, said, is_hopeless from failing where name = any(%(reconciling)s)
+order by window_start desc
+"""
 
 
 def find(look: Look) -> Found:

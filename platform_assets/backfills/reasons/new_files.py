@@ -1,6 +1,7 @@
 """Files that came since the last look: a live sync reads them, or the windows that their names tell."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -17,13 +18,12 @@ def find(look: Look) -> Found:
         listing = connector.list_files(look.stream)  # pyright: ignore[reportAttributeAccessIssue]  applies says it is FilesConnector
     newest = max((file.modified_ns for file in listing), default=0)
     known = look.mark.get("modified_ns")
+    if look.stream.partitions is None and known is not None:
+        return _live(look, [file.modified_ns for file in listing], int(known))
     mark = {"modified_ns": max(newest, int(known or 0))}
     fresh = [file for file in listing if known is not None and file.modified_ns > int(known)]
-    if not fresh:
+    if look.stream.partitions is None or not fresh:
         return Found(mark=mark)
-    cause = f"files up to {newest}"
-    if look.stream.partitions is None:
-        return Found((Finding((), f"{len(fresh)} new files", cause, is_live=True),), mark, finds_once=True)
     zone = ZoneInfo(look.stream.partitions.timezone)
     wanted: set[str] = set()
     for file in fresh:
@@ -33,8 +33,21 @@ def find(look: Look) -> Found:
         touched = look.touching(_midnight(span[0], zone), _midnight(span[1] + timedelta(days=1), zone))
         wanted |= {key for key in touched if look.read_at.get(look.windows[key].start, came) <= came}
     partitions = tuple(key for key in look.windows if key in wanted)
-    findings = (Finding(partitions, f"{len(fresh)} new files", cause),) if partitions else ()
+    findings = (Finding(partitions, f"{len(fresh)} new files", f"files up to {newest}"),) if partitions else ()
     return Found(findings, mark, finds_once=True)
+
+
+def _live(look: Look, modified_ns: Sequence[int], known: int) -> Found:
+    """Files are new until a live sync that began after they were seen has succeeded: `seen` is kept until then."""
+    seen = look.mark.get("seen")
+    if seen is not None and look.synced_since(datetime.fromisoformat(str(seen["at"]))):
+        known, seen = int(seen["modified_ns"]), None
+    fresh = [at for at in modified_ns if at > known]
+    if not fresh:
+        return Found(mark={"modified_ns": known})
+    seen = seen or {"modified_ns": max(fresh), "at": look.now.isoformat()}
+    finding = Finding((), f"{len(fresh)} new files", f"files since {known}", is_live=True)
+    return Found((finding,), {"modified_ns": known, "seen": seen})
 
 
 def days_in(name: str) -> tuple[date, date] | None:

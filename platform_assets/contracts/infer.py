@@ -83,21 +83,26 @@ def infer(
     is_promise = source.connector.kind == "database"
     promised = {column.name: column for column in offered.columns} if offered and is_promise else {}
     key, is_known = _key(stream, offered, columns, found)
+    said = {name for name, one in promised.items() if not one.is_nullable} | (set(key) if is_known else set())
     inferred = tuple(
-        _inferred(column, found[column.source_name], promised.get(column.source_name), is_key=column.source_name in key)
+        _inferred(
+            column, found[column.source_name], is_never_null=column.source_name in said,
+            is_key=column.source_name in key,
+        )
         for column in columns
         if column.source_name not in stream.columns
-    )
+    )  # fmt: skip
     rows = max((one.rows for one in found.values()), default=0)
     return Contract(inferred, () if stream.primary_key else key, rows, is_known)
 
 
-def _inferred(column: Column, seen: _Statistics, promised: Any, *, is_key: bool) -> Inferred:
+def _inferred(column: Column, seen: _Statistics, *, is_never_null: bool, is_key: bool) -> Inferred:
+    """is_never_null: somebody has said so; a key that the rows suggest is one more guess."""
     facts: dict[str, Any] = {"type": column.type}
     guesses: list[str] = []
     if match := _NUMERIC.match(column.pg_type):
         facts |= {"precision": int(match[1]), "scale": int(match[2])}
-    if is_key or (promised is not None and not promised.is_nullable):
+    if is_never_null:
         facts["nullable"] = False
     elif seen.rows >= ENOUGH_ROWS and seen.present == seen.rows:
         facts["nullable"] = False
@@ -124,7 +129,8 @@ def _key(
     columns: Sequence[Column],
     found: Mapping[str, _Statistics],
 ) -> tuple[tuple[str, ...], bool]:
-    """The key, and whether file or source have said it; else the unique column that is named like one."""
+    """The key, and whether file or source have said it; else the unique column of enough rows that is named like one:
+    by a wrong key `merge` and `replace` would take rows for one."""
     if stream.primary_key:
         return stream.primary_key, True
     if offered is not None and offered.primary_key:
@@ -132,7 +138,7 @@ def _key(
     unique = [
         column.source_name
         for column in columns
-        if (seen := found[column.source_name]).rows and seen.present == seen.rows == seen.distinct
+        if (seen := found[column.source_name]).rows >= ENOUGH_ROWS and seen.present == seen.rows == seen.distinct
     ]
     named = [name for name in unique if re.search(r"(^|_)(id|key|uuid|code|number)$", name.lower())]
     singular = stream.name.removesuffix("s").lower()

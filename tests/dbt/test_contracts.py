@@ -86,7 +86,7 @@ def test_a_first_sync_says_types_and_guesses_the_rest(inferred: Contract) -> Non
     assert (inferred.key, inferred.is_key_known, inferred.rows) == (("id",), False, 120)
     every = "no NULL in 120 rows"
     assert found == {
-        "id": ({"type": "bigint", "nullable": False}, ()),
+        "id": ({"type": "bigint", "nullable": False}, (every,)),
         "state": (
             {"type": "text", "nullable": False, "accepted_values": ["open", "paid", "shut"]},
             (every, "3 values in 120 rows"),
@@ -112,6 +112,20 @@ def test_only_a_database_promises_that_a_column_has_no_null(warehouse: Warehouse
     guesses = {column.name: column.guesses for column in found.columns}
     assert guesses["tags"] == ()
     assert guesses | {"tags": ()} == {column.name: column.guesses for column in inferred.columns} | {"tags": ()}
+
+
+def test_nothing_is_guessed_of_a_key_from_few_rows(warehouse: Warehouse) -> None:
+    spec = parsed(BLOCK.replace("others", "orders"))
+    load(warehouse, spec, "orders", [{"order_id": number, "note": "n"} for number in range(99)])
+    keyed = DiscoveredStream("orders", primary_key=("order_id",))
+    with psycopg.connect(warehouse.loader_dsn, autocommit=True) as connection:
+        alone = infer(connection, spec, spec.stream("orders"), None)
+        told = infer(connection, spec, spec.stream("orders"), keyed)
+
+    assert (alone.key, alone.columns[0].facts, alone.columns[0].guesses) == ((), {"type": "bigint"}, ())
+    assert (told.key, told.is_key_known, told.columns[0].facts) == (
+        ("order_id",), True, {"type": "bigint", "nullable": False},
+    )  # fmt: skip
 
 
 def test_the_file_keeps_every_line_and_comment_and_gains_the_contract(inferred: Contract) -> None:

@@ -11,6 +11,8 @@ from platform_assets.cli import output
 from platform_assets.cli.context import read_settings, refuse_unknown, stream_label, warehouse_session
 
 if TYPE_CHECKING:
+    import psycopg
+
     from connectors.sync.schemabook import Recorded
 
 command = typer.Typer(no_args_is_help=True, help="Schema versions: list, show, diff, accept, block a column.")
@@ -65,7 +67,7 @@ def show(
 
     source, name = _parts(stream)
     with warehouse_session() as connection:
-        found = schemabook.versions(connection, source, name)
+        found = _versions(connection, stream)
         rules = schemabook.rules(connection, source, name)
     if as_json:
         blocked = [{"column": rule.column, "reason": rule.reason, "who": rule.actor} for rule in rules]
@@ -103,7 +105,7 @@ def diff(
     from connectors.sync import schemabook
 
     with warehouse_session() as connection:
-        found = schemabook.versions(connection, *_parts(stream))
+        found = _versions(connection, stream)
     new = _version(found, after, stream)
     old = _version(found, before if before is not None else max(new.version - 1, 1), stream)
     for change in schemabook.between(old.schema, new.schema):
@@ -126,6 +128,7 @@ def accept(
     from connectors.sync import schemabook
 
     with warehouse_session() as connection:
+        _versions(connection, stream)
         accepted = schemabook.accept(connection, *_parts(stream), version, reason, _who(who))
     print(f"{stream}: schema version {accepted} is accepted by {_who(who)}")
 
@@ -161,6 +164,22 @@ def block(
         from platform_assets.cli.webhooks import scrub_inbox
 
         scrub_inbox([declared])
+
+
+def _versions(connection: "psycopg.Connection[Any]", stream: str) -> "list[Recorded]":
+    """Every version of the stream.
+
+    Raises:
+        ConfigError: it has none; with the nearest name when no source file declares it.
+    """
+    from connectors.errors import ConfigError
+    from connectors.sync import schemabook
+
+    try:
+        return schemabook.versions(connection, *_parts(stream))
+    except ConfigError:
+        refuse_unknown(stream)
+        raise
 
 
 def _version(found: "list[Recorded]", version: int | None, stream: str) -> "Recorded":

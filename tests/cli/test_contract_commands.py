@@ -72,6 +72,17 @@ def test_a_drift_is_listed_shown_compared_and_accepted(warehouse: Warehouse, ask
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("command", ["show", "diff", "accept"])
+def test_a_misspelt_stream_is_told_from_one_that_was_never_synced(asked: Any, command: str) -> None:
+    reason = ("--reason", "r") if command == "accept" else ()
+    code, said = asked("schema", command, "nyc_weather.wether", *reason)
+    assert (code, "Did you mean 'weather'?" in said, "Sync it first" in said) == (3, True, False)
+    code, said = asked("schema", command, "nyc_wether.weather", *reason)
+    assert (code, "Did you mean 'nyc_weather'?" in said) == (3, True)
+    code, said = asked("schema", command, "nyc_weather.weather", *reason)
+    assert (code, "Sync it first" in said) == (3, True)
+
+
 def test_a_column_is_blocked_and_let_in_again(warehouse: Warehouse, asked: Any) -> None:
     block = ("schema", "block", "nyc_weather.weather")
     assert asked(*block, "visib", "--reason", "nobody needs it")[0] == 0

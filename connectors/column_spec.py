@@ -2,10 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, Self, get_args
+from math import isfinite
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,6 +21,8 @@ _OTHER_NAMES: Mapping[str, ColumnType] = {
     "object": "json", "array": "json", "bytea": "binary", "bytes": "binary",
 }  # fmt: skip
 """What other systems call our types."""
+HASH_LENGTH = 64
+"""Hexadecimal digits of an HMAC-SHA256."""
 
 
 class Spec(BaseModel):
@@ -80,12 +83,17 @@ class ColumnSpec(Spec):
             raise ValueError("precision belongs to type: decimal (digits) and type: text (greatest length)")
         if self.scale is not None and (self.type != "decimal" or self.precision is None or self.scale > self.precision):
             raise ValueError("scale needs type: decimal and a precision that is not smaller")
+        if self.unit and self.type not in (None, "bigint", "double", "decimal"):
+            raise ValueError(f"unit belongs to numbers, and type is {self.type}; say it in the description")
+        if not self.accepted_values and "accepted_values" in self.model_fields_set:
+            raise ValueError("accepted_values: [] lets no value in; name some, or take it out")
         if self.accepted_values and self.rule != "keep":
             raise ValueError(f"accepted_values contradicts rule: {self.rule}, which leaves none of the values as it is")
         for value in self.accepted_values:
-            if (why := _unfit(value, self.type)) is not None:
+            if (why := _unfit(value, self)) is not None:
                 raise ValueError(f"accepted_values: {value!r} {why}")
         self._check_rule()
+        self._check_length()
         return self
 
     def _check_rule(self) -> None:
@@ -108,21 +116,73 @@ class ColumnSpec(Spec):
         if self.rule == "block" and not self.nullable:
             raise ValueError("rule: block contradicts nullable: false: no record would have a value")
 
+    def _check_length(self) -> None:
+        stored = {"hash": HASH_LENGTH, "truncate": self.length}.get(self.rule)
+        if stored is not None and self.precision is not None and stored > self.precision:
+            up_to = "" if self.rule == "hash" else "up to "
+            raise ValueError(
+                f"rule: {self.rule} stores {up_to}{stored} characters; precision: {self.precision} is fewer"
+            )
 
-def _unfit(value: str, kind: ColumnType | None) -> str | None:
-    """Why the text is no value of the type; None when it is one."""
-    if kind in (None, "text"):
-        return None
-    readers: Mapping[str, Any] = {"bigint": int, "double": float, "decimal": Decimal, "date": date.fromisoformat}
-    if kind == "bool":
-        return None if value in ("true", "false") else "is not of type bool: true or false"
-    if kind not in readers:
+
+def _unfit(value: str, column: ColumnSpec) -> str | None:
+    """Why no row can have the value; None when one can. Values are compared as PostgreSQL writes them."""
+    kind, precision = column.type, column.precision
+    if kind is None or kind == "text":
+        is_long = precision is not None and len(value) > precision
+        return f"is longer than precision: {precision}" if is_long else None
+    if kind not in _WRITERS:
         return f"cannot be compared: accepted_values do not work with type: {kind}"
     try:
-        readers[kind](value)
+        written = _WRITERS[kind](value, column)
+    except OverflowError:
+        return f"does not fit {kind if precision is None else f'precision: {precision}, scale: {column.scale or 0}'}"
     except (ValueError, InvalidOperation):
-        return f"is not of type {kind}"
-    return None
+        return f"is not of type {kind}{': true or false' if kind == 'bool' else ''}"
+    return None if written == value else f"is stored as {written!r}; write it so"
+
+
+def _bool(value: str, _column: ColumnSpec) -> str:
+    if value not in ("true", "false"):
+        raise ValueError(value)
+    return value
+
+
+def _bigint(value: str, _column: ColumnSpec) -> str:
+    if not -(2**63) <= int(value) < 2**63:
+        raise OverflowError(value)
+    return str(int(value))
+
+
+def _double(value: str, _column: ColumnSpec) -> str:
+    """Very large and small ones may be written in several ways; they are taken as they stand."""
+    number = float(value)
+    written = repr(number).removesuffix(".0")
+    return value if "e" in written or not isfinite(number) or abs(number) >= 1e15 else written
+
+
+def _decimal(value: str, column: ColumnSpec) -> str:
+    number = Decimal(value)
+    if not number.is_finite():
+        raise ValueError(value)
+    if column.precision is None:
+        # digits are kept as they came
+        return value
+    scale = column.scale or 0
+    written = f"{number:.{scale}f}"
+    if Decimal(written) != number or abs(number) >= 10 ** (column.precision - scale):
+        raise OverflowError(value)
+    return written
+
+
+def _date(value: str, _column: ColumnSpec) -> str:
+    return date.fromisoformat(value).isoformat()
+
+
+_WRITERS: Mapping[ColumnType, Callable[[str, ColumnSpec], str]] = {
+    "bool": _bool, "bigint": _bigint, "double": _double, "decimal": _decimal, "date": _date,
+}  # fmt: skip
+"""The value as PostgreSQL writes it. Raises ValueError: it is none of the type; OverflowError: it is too long."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

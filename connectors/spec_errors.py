@@ -26,6 +26,11 @@ _WORDS = {
 """What pydantic says in words of Python, in words of YAML."""
 
 
+def in_words(error: ErrorDetails) -> str:
+    """What is wrong, without the input: it may be a secret."""
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+
+
 def wrong_file(place: str, label: str, error: ErrorDetails, model: type[BaseModel]) -> ConfigError:
     """One pydantic error as where, what, hint. The input is echoed only for unknown keys: it may be a secret."""
     keys, models = _walk(model, error["loc"])
@@ -44,9 +49,8 @@ def wrong_file(place: str, label: str, error: ErrorDetails, model: type[BaseMode
         case "union_tag_invalid":
             allowed = str(context["expected_tags"]).replace("'", "").split(", ")
             return ConfigError(tag, f"unknown value {context['tag']!r}", did_you_mean(str(context["tag"]), allowed))
-        case other:
-            what = _WORDS.get(other) or error["msg"].removeprefix("Value error, ")
-            return ConfigError(where, what, "See docs/sources.md for the keys and their values.")
+        case _:
+            return ConfigError(where, in_words(error), "See docs/sources.md for the keys and their values.")
 
 
 def _walk(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str | int], list[type[BaseModel]]]:

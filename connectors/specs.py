@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +24,7 @@ from pydantic import (
 
 from connectors.column_spec import ColumnSpec, DriftSpec, Spec, did_you_mean
 from connectors.column_spec import ColumnType as ColumnType
+from connectors.contradictions import refuse_contradictions
 from connectors.errors import ConfigError
 from connectors.registry import KINDS, kind
 from connectors.spec_errors import telling, wrong_file
@@ -80,9 +82,9 @@ class CursorSpec(Spec):
     """
 
     field: str
-    lag: timedelta = timedelta(0)
+    lag: timedelta = Field(default=timedelta(0), ge=timedelta(0))
     start: str | None = None
-    tolerance: timedelta = timedelta(days=1)
+    tolerance: timedelta = Field(default=timedelta(days=1), ge=timedelta(0))
 
 
 class FreshnessSpec(Spec):
@@ -111,6 +113,18 @@ class PartitionSpec(Spec):
     timezone: str = "UTC"
     per_run: int = Field(default=30, ge=1)
 
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            hint = did_you_mean(value, sorted(available_timezones()))
+            raise ValueError(
+                f"is no time zone: {value}. {hint if len(hint) < 100 else 'Write e.g. Europe/Berlin'}"
+            ) from None
+        return value
+
 
 class CorrectionsSpec(Spec):
     """Another stream of this source whose rows say which moments changed: `field` of a row is such a moment."""
@@ -123,7 +137,7 @@ class WebhookGapsSpec(Spec):
     """No delivery of `source` for so long means that some were missed."""
 
     source: Name
-    longer_than: timedelta
+    longer_than: timedelta = Field(gt=timedelta(0))
 
 
 class BackfillSpec(Spec):
@@ -136,7 +150,7 @@ class BackfillSpec(Spec):
         Literal["missing", "late", "failed_checks", "new_columns", "contract", "new_files", "webhook_gaps"], ...
     ] = ()
     daily_windows: int = Field(default=31, ge=1)
-    cool_down: timedelta = timedelta(hours=6)
+    cool_down: timedelta = Field(default=timedelta(hours=6), ge=timedelta(0))
     corrections: CorrectionsSpec | None = None
     webhook_gaps: WebhookGapsSpec | None = None
 
@@ -158,7 +172,7 @@ class WindowSpec(Spec):
     """A long read commits at a checkpoint once so many rows or so much time have gathered."""
 
     rows: int = Field(default=50_000, ge=1)
-    seconds: timedelta = timedelta(seconds=30)
+    seconds: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(0))
 
 
 class QuarantineSpec(Spec):
@@ -172,7 +186,7 @@ class LimitSpec(Spec):
     """Ends only this stream, with class `resource`."""
 
     memory_mb: int | None = None
-    time: timedelta | None = None
+    time: timedelta | None = Field(default=None, gt=timedelta(0))
 
     @field_validator("memory_mb")
     @classmethod
@@ -197,13 +211,6 @@ class Policy(Spec):
     retries: int = Field(default=2, ge=0, le=10)
     priority: int = 0
     """Runs with a greater one leave the queue first; backfills have -10."""
-
-
-_WITHOUT_HARD_DELETES = {
-    "append": "which adds every record",
-    "replace": "which holds exactly what was read",
-    "scd2": "which closes the version of a deleted key",
-}
 
 
 class StreamSpec(Policy):
@@ -243,38 +250,8 @@ class StreamSpec(Policy):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.write in ("merge", "scd2") and not self.primary_key:
-            raise ValueError(f"write: {self.write} needs a primary_key")
-        if self.write == "append" and self.cursor is not None and self.cursor.lag:
-            raise ValueError("cursor.lag with write: append would load the rows of the lag twice; use write: merge")
-        if self.snapshot and self.write not in ("merge", "scd2"):
-            raise ValueError("snapshot: true finds deletes by key; it needs write: merge or scd2")
-        if self.deletes == "hard" and (write := self.write or "append") not in self.hard_deletes:
-            raise ValueError(
-                f"deletes: hard has no effect with write: {write}, {_WITHOUT_HARD_DELETES[write]}; "
-                "take it out, or set write: merge"
-            )
-        if windowed := [name for name in self.backfill.reasons if name not in ("contract", "new_files")]:
-            if self.partitions is None:
-                raise ValueError(f"backfill.reasons: {windowed[0]} fills windows; it needs partitions")
-            if "webhook_gaps" in windowed and self.backfill.webhook_gaps is None:
-                raise ValueError("backfill.reasons: webhook_gaps needs backfill.webhook_gaps: {source, longer_than}")
-        for name in self.primary_key:
-            self._check_key(name)
-        if self.cursor is not None and (column := self.columns.get(self.cursor.field)) and column.rule != "keep":
-            raise ValueError(f"columns.{self.cursor.field}.rule: {column.rule} contradicts cursor, which is compared")
+        refuse_contradictions(self)
         return self
-
-    def _check_key(self, name: str) -> None:
-        column = self.columns.get(name)
-        if column is None:
-            if self.columns and self.drift.new == "freeze":
-                raise ValueError(f"primary_key {name} is not in columns, and drift.new: freeze lets no other column in")
-            return
-        if column.rule in ("block", "truncate", "mask"):
-            raise ValueError(f"columns.{name}.rule: {column.rule} contradicts primary_key: different keys would be one")
-        if column.nullable and "nullable" in column.model_fields_set:
-            raise ValueError(f"columns.{name}.nullable: true contradicts primary_key: no key may be NULL")
 
 
 class SourceSpec(Spec):

@@ -39,14 +39,31 @@ def read_source_file(path: Path, root: Path = PROJECT_ROOT) -> tuple[SourceSpec,
     """The sources that the file declares: one as a rule, none when it holds only components of other types.
 
     Raises:
-        ConfigError: the file is no YAML, or a source in it is wrong; names file, stream, key and nearest valid key.
+        ConfigError: the file is no YAML, or a source in it is wrong, or one of its checks, or it names a stream that it
+            does not have; names file, stream, key and nearest valid key.
     """
     place = str(path.relative_to(root) if path.is_relative_to(root) else path)
-    return tuple(
+    found = tuple(
         parse_source(document.get("attributes") or {}, place, path.parent)
         for document in _documents(path, place)
         if _is_source(document, place)
     )
+    for spec in found:
+        _refuse_unknown_streams(spec, place)
+        if any(stream.checks for stream in spec.streams):
+            from platform_assets.checks import refuse_wrong_checks  # a file without checks needs none of them
+
+            refuse_wrong_checks(spec, place)
+    return found
+
+
+def _refuse_unknown_streams(spec: SourceSpec, place: str) -> None:
+    names = [stream.name for stream in spec.streams]
+    for stream in spec.streams:
+        named = stream.backfill.corrections
+        if named is not None and named.stream not in names:
+            where = f"{place}: streams[{stream.name}].backfill.corrections.stream"
+            raise ConfigError(where, f"no stream {named.stream!r} in this source", did_you_mean(named.stream, names))
 
 
 def load_sources(root: Path = PROJECT_ROOT) -> tuple[SourceSpec, ...]:

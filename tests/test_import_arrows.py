@@ -1,6 +1,6 @@
 """Imports run one way: down. Read from the source text, so imports inside functions and for types count too.
 
-platform_assets:  locations, command line -> components, sensors -> assets, checks -> warehouse, sources -> settings
+platform_assets:  locations, command line -> components, sensors -> assets -> sources -> checks -> warehouse -> settings
 below all of them connectors.sync and connectors.kinds, custom -> http, sling, files, database -> errors, contract...
 Of the engine: a publication's rooms, see PUBLICATION.
 A reader package (http, ...) may name the specs of the one kind that it serves, for types only: `if TYPE_CHECKING`.
@@ -20,9 +20,11 @@ PACKAGES = ("connectors", "platform_assets", "demo")
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"ingest", "transform", "cli"}),
     frozenset({"components", "defs", "sensors", "backfills", "alerts"}),
-    frozenset({"assets", "checks", "freshness"}),
+    frozenset({"assets", "freshness"}),
     # instance: what dagster.yaml names; dbt: its environment, manifest and invocation
     frozenset({"contracts", "instance", "dbt", "webhooks", "sources"}),
+    # a source file is read with its checks
+    frozenset({"checks"}),
     frozenset({"warehouse"}),
     frozenset({"settings"}),
 )
@@ -50,7 +52,8 @@ class Arrow:
     why: str
 
 
-FOUNDATION = ("errors", "secrets", "contract", "copy_columns", "column_spec", "specs", "registry", "texts")
+FOUNDATION = ("errors", "secrets", "contract", "copy_columns", "column_spec", "contradictions", "specs", "spec_errors",
+              "registry", "texts")  # fmt: skip
 READERS = {"http": "rest", "sling": "sling", "files": "files", "database": "database", "webhook": "webhook",
            "singer": "singer", "airbyte": "airbyte",
            "dlt_source": "dlt_source"}  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from connectors import specs
 from connectors.registry import KINDS, kind
 from connectors.specs import SourceSpec, parse_source
-from platform_assets.checks.registry import check_types
+from platform_assets.checks.registry import check_types, refuse_wrong_checks
 
 DOCS = Path(__file__).parent.parent / "docs"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -158,6 +158,7 @@ def examples() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_example_is_a_valid_source(name: str, attributes: dict[str, Any]) -> None:
     spec = parse_source(attributes, name)
     assert isinstance(spec, SourceSpec)
+    refuse_wrong_checks(spec, name)
     from platform_assets.components.source import source_definitions
 
     assert source_definitions(spec, name).assets

@@ -9,10 +9,11 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from connectors.contract import Attestation
-from connectors.errors import ContractError
-from connectors.specs import Severity, StreamSpec
-from connectors.sync.checks import audit_checks
-from connectors.sync.checks.contract import Judge, Outcome, Staged, Whole, options_of, settled
+from connectors.errors import ConfigError, ContractError
+from connectors.specs import Severity, StreamSpec, did_you_mean
+from connectors.sync.checks import audit_checks, is_judged_elsewhere
+from connectors.sync.checks.contract import Judge, Outcome, Staged, Whole, settled
+from connectors.sync.checks.options import options_of
 from connectors.sync.columns import DELETED
 from connectors.sync.result import RowCounts, Verdict
 from connectors.sync.schema import StreamSchema
@@ -87,15 +88,22 @@ class _Seat:
     judge: Judge
 
 
-def _seats(stream: StreamSpec) -> list[_Seat]:
-    """The declared checks that the engine judges, then those that apply by themselves."""
+def _seats(label: str, stream: StreamSpec) -> list[_Seat]:
+    """The declared checks that the engine judges, then those that apply by themselves.
+
+    Raises:
+        ConfigError: a type that nobody knows, or wrong options; a check that is not understood is never passed over.
+    """
     seats: list[_Seat] = []
     types = audit_checks()
-    for spec in stream.checks:
+    for index, spec in enumerate(stream.checks):
+        where = f"{label}: checks[{index}]"
         if (entry := types.get(spec.type)) is not None:
             severity, blocking = settled(spec, entry.severity, blocks=entry.blocks)
-            judge = entry.judge(options_of(spec, entry.options), stream)
+            judge = entry.judge(options_of(spec, entry.options, stream, where), stream)
             seats.append(_Seat(str(spec.options.get("name") or spec.type), severity or "error", blocking, judge))
+        elif not is_judged_elsewhere(spec.type):
+            raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", did_you_mean(spec.type, list(types)))
     declared = {spec.type for spec in stream.checks}
     for entry in types.values():
         if entry.name not in declared and entry.applies_to(stream):
@@ -110,7 +118,7 @@ class Audit:
     def __init__(self, label: str, stream: StreamSpec) -> None:
         self._label = label
         self._stream = stream
-        self._seats = _seats(stream)
+        self._seats = _seats(label, stream)
         self._attested = Attestation()
         self.extracted = 0
         self.quarantined = 0

@@ -19,7 +19,7 @@ from math import exp
 from statistics import median
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from connectors.specs import Spec
 from connectors.sync.checks.contract import Outcome
@@ -33,6 +33,7 @@ _SAME_HOUR, _DAY, _WEEK = 30, 24 * 60, 7 * 24 * 60
 _DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 _BARS = "▁▂▃▄▅▆▇█"
 PLOTTED = 30
+_LEAP_YEAR = 2024
 
 
 class VolumeOptions(Spec):
@@ -50,6 +51,16 @@ class VolumeOptions(Spec):
     minimum: int = Field(default=7, ge=3, le=100)
     tolerance: float = Field(default=0.1, ge=0, le=1)
     holidays: frozenset[date | Annotated[str, Field(pattern=r"^(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]] = frozenset()
+
+    @field_validator("holidays")
+    @classmethod
+    def _are_days(cls, value: frozenset[date | str]) -> frozenset[date | str]:
+        for day in sorted(one for one in value if isinstance(one, str)):
+            try:
+                date.fromisoformat(f"{_LEAP_YEAR}-{day}")
+            except ValueError:
+                raise ValueError(f"{day!r} is no day of any year") from None
+        return value
 
     def has_holiday(self, at: datetime) -> bool:
         return at.date() in self.holidays or f"{at:%m-%d}" in self.holidays

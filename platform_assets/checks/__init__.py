@@ -8,7 +8,7 @@ from platform_assets.checks.contract import (
     SchemaVersion,
     StreamCheck,
 )
-from platform_assets.checks.registry import check_types, checks_of
+from platform_assets.checks.registry import check_types, checks_of, refuse_wrong_checks
 
 __all__ = [
     "CheckType",
@@ -19,4 +19,5 @@ __all__ = [
     "StreamCheck",
     "check_types",
     "checks_of",
+    "refuse_wrong_checks",
 ]

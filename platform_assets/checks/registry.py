@@ -7,13 +7,13 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
-from pydantic import ValidationError
-
 from connectors.errors import ConfigError
-from connectors.specs import CheckSpec, Spec, StreamSpec, did_you_mean
+from connectors.specs import CheckSpec, SourceSpec, Spec, StreamSpec, did_you_mean
 from connectors.sync import Verdict
-from connectors.sync.checks import audit_checks
-from connectors.sync.checks.contract import OWN_KEYS, AuditCheck, options_of, settled
+from connectors.sync.checks import audit_checks, judge_elsewhere
+from connectors.sync.checks.contract import AuditCheck, settled
+from connectors.sync.checks.options import options_of
+from connectors.sync.checks.reference import ReferenceOptions
 from platform_assets.checks.contract import CheckType, Observation, StreamCheck
 
 _OWNER = re.compile(r"^(team:[\w.-]+|[^@\s]+@[^@\s]+)$")
@@ -26,6 +26,7 @@ def check_types() -> Mapping[str, CheckType]:
 
     modules = [import_module(f"{types.__name__}.{info.name}") for info in pkgutil.iter_modules(types.__path__)]
     after = {check.name: check for check in (cast("CheckType", module.CHECK) for module in modules)}
+    judge_elsewhere(after)
     return {name: _audited(check) for name, check in audit_checks().items()} | after
 
 
@@ -55,10 +56,12 @@ def checks_of(stream: StreamSpec, place: str) -> tuple[StreamCheck, ...]:
         place: how errors name the file, e.g. `defs/ingest/x/defs.yaml`.
 
     Raises:
-        ConfigError: unknown type or option, a name used twice, or a blocking check that only warns.
+        ConfigError: unknown type or option, one that contradicts the stream, a name used twice, or a blocking check
+            that only warns.
     """
     declared = [
-        _declared(spec, f"{place}: streams[{stream.name}].checks[{index}]") for index, spec in enumerate(stream.checks)
+        _declared(spec, stream, f"{place}: streams[{stream.name}].checks[{index}]")
+        for index, spec in enumerate(stream.checks)
     ]
     names = [check.name for check in declared]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -76,7 +79,7 @@ def checks_of(stream: StreamSpec, place: str) -> tuple[StreamCheck, ...]:
     return (*declared, *defaults)
 
 
-def _declared(spec: CheckSpec, where: str) -> StreamCheck:
+def _declared(spec: CheckSpec, stream: StreamSpec, where: str) -> StreamCheck:
     known = check_types()
     if spec.type not in known:
         raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", did_you_mean(spec.type, list(known)))
@@ -93,17 +96,18 @@ def _declared(spec: CheckSpec, where: str) -> StreamCheck:
         raise ConfigError(f"{where}.name", "must be letters, digits and underscores", "Rename the check.")
     if owner is not None and not _OWNER.match(str(owner)):
         raise ConfigError(f"{where}.owner", "is neither an address nor team:<name>", "Write e.g. owner: team:data.")
-    try:
-        options = options_of(spec, entry.options)
-    except ValidationError as error:
-        raise _options_error(where, error, entry.options) from error
+    options = options_of(spec, entry.options, stream, where)
     return StreamCheck(name, entry, severity, blocking, options, None if owner is None else str(owner))
 
 
-def _options_error(where: str, error: ValidationError, model: type[Spec]) -> ConfigError:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    known = [*model.model_fields, "type", "severity", "blocking", *OWN_KEYS]
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"{where}.{path}", "unknown key", did_you_mean(path, known))
-    return ConfigError(f"{where}.{path}", first["msg"].removeprefix("Value error, "), "See docs/checks.md.")
+def refuse_wrong_checks(source: SourceSpec, place: str) -> None:
+    """Raises ConfigError: see `checks_of`; or a check speaks of a stream that this source does not have."""
+    names = [stream.name for stream in source.streams]
+    for stream in source.streams:
+        if not stream.checks:
+            continue
+        for index, check in enumerate(checks_of(stream, place)[: len(stream.checks)]):
+            named = check.options.parent(source.source) if isinstance(check.options, ReferenceOptions) else None
+            if named is not None and named not in names:
+                where = f"{place}: streams[{stream.name}].checks[{index}].to"
+                raise ConfigError(where, f"no stream {named!r} in this source", did_you_mean(named, names))

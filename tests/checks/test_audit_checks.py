@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from connectors.contract import Attestation, Window
-from connectors.errors import ContractError
+from connectors.errors import ConfigError, ContractError
 from connectors.sync import SyncResult, Verdict
 from platform_assets.warehouse import Warehouse
 from tests.support.scripted import Script, records, sync
@@ -68,7 +68,7 @@ def test_what_the_source_does_not_say_is_red_and_stops_nothing(warehouse: Wareho
     result = sync(
         warehouse.loader_dsn, [records({"id": 1})], checks=[{"type": "reconcile", "against": "keys"}], **MERGE
     )
-    stream = StreamSpec(name="things", checks=(check,))
+    stream = StreamSpec(name="things", primary_key=("id",), checks=(check,))
 
     found = checks_of(stream, "defs.yaml")[0].judge(Observation(stream, result, History()))
 
@@ -173,7 +173,8 @@ def test_a_check_on_a_column_that_is_gone_says_so_and_stops_no_sync(warehouse: W
 
 UNASKABLE: list[tuple[dict[str, Any], str]] = [
     ({"type": "row_rule", "column": "amuont", "min": 0}, "column 'amuont' is not in the data"),
-    ({"type": "row_rule", "column": "id", "pattern": "["}, "cannot be judged: operator does not exist"),
+    ({"type": "row_rule", "column": "id", "pattern": "1"}, "cannot be judged: operator does not exist"),
+    ({"type": "row_rule", "column": "name", "pattern": "x{2"}, "cannot be judged: invalid regular expression"),
     ({"type": "row_rule", "column": "id", "min": "a"}, "cannot be judged: invalid input syntax"),
     ({"type": "reconcile", "against": "sum(name)"}, "cannot be judged: invalid input syntax for type numeric"),
     ({"type": "reference", "column": "name", "to": "things.id"}, "cannot be judged: operator does not exist"),
@@ -184,11 +185,34 @@ def test_a_question_that_cannot_be_asked_is_red_and_no_crash(warehouse: Warehous
     checks = [{**check, "severity": "warn", "name": f"number_{n}"} for n, (check, _) in enumerate(UNASKABLE)]
     script = [records({"id": 1, "name": "x"}), Attestation(measures={"sum(name)": "1"})]
 
-    result = sync(warehouse.loader_dsn, script, checks=checks, **MERGE)
+    # nothing declares the columns' types, so that only PostgreSQL can tell
+    result = sync(warehouse.loader_dsn, script, checks=checks, **{**MERGE, "columns": {}})
 
     for number, (_, words) in enumerate(UNASKABLE):
         found = verdict(result, f"number_{number}")
         assert (found.passed, found.explanation[: len(words)]) == (False, words)
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "words"),
+    [
+        ({"type": "rwo_rule", "column": "id"}, "checks[0].type", "unknown check 'rwo_rule'\nDid you mean 'row_rule'?"),
+        ({"type": "row_rule", "column": "id", "mn": 3}, "checks[0].mn", "unknown key\nDid you mean 'min'?"),
+        ({"type": "row_rule", "column": "id"}, "checks[0]", "needs min, max or pattern"),
+    ],
+)
+def test_a_check_that_the_engine_does_not_understand_fails_the_sync_before_it_reads(
+    warehouse: Warehouse, check: dict[str, Any], place: str, words: str
+) -> None:
+    def never() -> None:
+        raise AssertionError("the source was read")
+
+    with pytest.raises(ConfigError) as caught:
+        sync(warehouse.loader_dsn, [never, records({"id": 1})], checks=[check], **MERGE)
+
+    assert str(caught.value).startswith(f"unit.things: {place}: {words}")
+    assert sql(warehouse.admin_dsn, "select status, failure_class from ops.syncs") == [("failed", "config")]
+    assert sql(warehouse.admin_dsn, "select to_regclass('raw_unit.things')") == [(None,)]
 
 
 def test_a_failed_sync_and_the_one_that_goes_on_after_it_are_one_observation_of_volume(warehouse: Warehouse) -> None:

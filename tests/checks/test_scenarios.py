@@ -10,6 +10,7 @@ import yaml
 
 from connectors.specs import parse_source
 from connectors.sync import SyncRequest, sync
+from platform_assets.checks import refuse_wrong_checks
 from platform_assets.warehouse import Warehouse
 from tests.ingest.conftest import Write, load
 from tests.ingest.shop import SOURCE, Answer, Shop
@@ -25,7 +26,7 @@ CHECKS = """\
         - {type: row_rule, column: cents, min: 0, severity: warn}
         - {type: duplicate_keys}
         - {type: late_data}
-        - {type: reference, column: customer, to: customers.id}
+        - {type: reference, column: customer, to: crm.customers.id}
         - {type: volume_anomaly, minimum: 3}
         - {type: slow_run, minimum: 3, slack: PT10M}
         - {type: error_rate, max_share: 0.5, last: 2, minimum: 2}
@@ -57,9 +58,9 @@ class Book:
 @pytest.fixture
 def run(write_source: Write, shop: Shop, warehouse: Warehouse) -> Callable[..., tuple[bool, set[str]]]:
     """run(text): one run; whether it succeeded, and its red checks."""
-    sql(warehouse.loader_dsn, "create schema raw_shop")
-    sql(warehouse.loader_dsn, "create table raw_shop.customers (id bigint, _deleted boolean)")
-    sql(warehouse.loader_dsn, "insert into raw_shop.customers values (7, false), (8, true)")
+    sql(warehouse.loader_dsn, "create schema raw_crm")
+    sql(warehouse.loader_dsn, "create table raw_crm.customers (id bigint, _deleted boolean)")
+    sql(warehouse.loader_dsn, "insert into raw_crm.customers values (7, false), (8, true)")
 
     def materialize(text: str = TEXT) -> tuple[bool, set[str]]:
         with dg.DagsterInstance.ephemeral() as instance:
@@ -73,6 +74,7 @@ def run(write_source: Write, shop: Shop, warehouse: Warehouse) -> Callable[..., 
 def sync_alone(warehouse: Warehouse) -> None:
     """What a run does, without Dagster around it."""
     source = parse_source(yaml.safe_load(TEXT)["attributes"], "shop/defs.yaml")
+    refuse_wrong_checks(source, "shop/defs.yaml")
     sync(SyncRequest(source, source.streams[0]), warehouse.loader_dsn)
 
 

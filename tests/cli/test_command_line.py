@@ -76,6 +76,23 @@ def test_an_error_is_its_class_place_and_next_step_without_a_traceback(project: 
     assert done.stdout == ""
 
 
+MISSPELT = GOOD.replace("write: merge}", "write: merge, checks: [{type: rwo_rule, column: amount}]}")
+"""Of the source `shop`: its blocking check would have been passed over."""
+
+
+@pytest.mark.parametrize(
+    "words", [["sources"], ["plan", "--offline"], ["sync", "shop"], ["check", "shop"]], ids=" ".join
+)
+def test_a_misspelt_check_is_refused_by_every_command_that_reads_the_file(project: Project, words: list[str]) -> None:
+    project.source(MISSPELT)
+    done = project.run(*words)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "config error: platform_assets/defs/ingest/shop/defs.yaml: streams[orders].checks[0].type: "
+        "unknown check 'rwo_rule'\nDid you mean 'row_rule'?\n"
+    )
+
+
 @pytest.mark.parametrize("words", [["--debug", "check", "shpo"], ["check", "shpo", "--debug"]])
 def test_debug_shows_the_traceback_wherever_it_stands(project: Project, words: list[str]) -> None:
     done = project.run(*words)

@@ -92,7 +92,7 @@ def on_demand(_stream: StreamSpec) -> bool:
 class AuditCheck:
     """A family of checks: one module in `connectors.sync.checks` with one of these named CHECK.
 
-    judge: of the validated options and the stream.
+    options: validated against the stream, see `connectors.sync.checks.options`. judge: of them and the stream.
     severity: of a failure, unless the file says otherwise. blocks: declared, it blocks unless it only warns.
     applies_to: on every stream for which this is true, without blocking; a stream may always ask for it.
     unjudged: what is said when no moment said anything, of a sync that read so many rows.
@@ -124,11 +124,3 @@ def nothing_to_judge(what: str) -> Callable[[Any, int], Outcome]:
         return Outcome(rows == 0, explanation, {"rows": 0})
 
     return said
-
-
-OWN_KEYS = ("name", "owner")
-"""Keys of every check beside those of `CheckSpec`; all others belong to its type."""
-
-
-def options_of(spec: CheckSpec, model: type[Spec]) -> Any:
-    return model.model_validate({key: value for key, value in spec.options.items() if key not in OWN_KEYS})

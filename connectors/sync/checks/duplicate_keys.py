@@ -6,17 +6,26 @@ A `merge`, `scd2` or `replace` stream keeps the last row of a key, so the raw ta
 source sent others. An `append` stream keeps them all: there the raw table itself is looked at.
 """
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import Field, ValidationInfo, model_validator
 
 from connectors.specs import Spec, StreamSpec
 from connectors.sync.checks.asking import one_number
 from connectors.sync.checks.contract import AuditCheck, Judge, Outcome, Staged, Whole, nothing_to_judge
+from connectors.sync.checks.options import stream_of
 
 
 class DuplicateKeysOptions(Spec):
     """max: so many surplus rows are fine."""
 
-    max: int = 0
+    max: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_keys(self, info: ValidationInfo) -> Self:
+        if (stream := stream_of(info)) is not None and not stream.primary_key:
+            raise ValueError("needs a primary_key on the stream; without one no row has a key")
+        return self
 
 
 class _DuplicateKeys(Judge):

@@ -7,13 +7,14 @@ there again) and its key is new. In a partition's sync it is late when its key i
 before.
 """
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 
 from connectors.specs import Spec, StreamSpec
 from connectors.sync.checks.asking import one_number, one_row
 from connectors.sync.checks.contract import AuditCheck, Judge, Outcome, Staged, Whole, nothing_to_judge
+from connectors.sync.checks.options import stream_of
 
 
 class LateDataOptions(Spec):
@@ -21,6 +22,12 @@ class LateDataOptions(Spec):
 
     max_share: float = Field(default=0.05, ge=0, le=1)
     minimum: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _has_cursor(self, info: ValidationInfo) -> Self:
+        if (stream := stream_of(info)) is not None and stream.cursor is None:
+            raise ValueError("needs a cursor on the stream; without one no row is early or late")
+        return self
 
 
 class _LateData(Judge):

@@ -12,12 +12,13 @@ A page that went missing with status 200 turns the same run red. What the source
 from decimal import Decimal, InvalidOperation
 from typing import Any, LiteralString, cast
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from connectors.measures import COUNT, DIGEST_SQL, KEYS, measure_named, summed_column, text_sql
 from connectors.specs import Spec, StreamSpec
 from connectors.sync.checks.asking import gone, one_row
 from connectors.sync.checks.contract import AuditCheck, Judge, Outcome, Staged, Whole
+from connectors.sync.checks.options import stream_of
 
 _FLOAT_TOLERANCE = Decimal("1e-9")
 """Of sums of doubles, whose last digits depend on the order of adding."""
@@ -30,8 +31,28 @@ class ReconcileOptions(Spec):
 
     @field_validator("against")
     @classmethod
-    def _is_known(cls, value: str) -> str:
-        return measure_named(value)
+    def _is_known(cls, value: str, info: ValidationInfo) -> str:
+        measure = measure_named(value)
+        if (stream := stream_of(info)) is not None:
+            _refuse_unlike(measure, stream)
+        return measure
+
+
+def _refuse_unlike(measure: str, stream: StreamSpec) -> None:
+    """Raises ValueError: what is stored can never be what the source measures."""
+    if measure == KEYS and not stream.primary_key:
+        raise ValueError("keys need a primary_key on the stream")
+    column = summed_column(measure)
+    for name in [column] if column is not None else stream.primary_key if measure == KEYS else ():
+        if (spec := stream.columns.get(name)) is None:
+            continue
+        if spec.rule == "block":
+            raise ValueError(f"columns.{name}.rule: block keeps {name} out, so there is nothing to add up")
+        if spec.rewrites:
+            changed = "the key" if column is None else "what is summed"
+            raise ValueError(f"columns.{name}.rule: {spec.rule} changes {changed}, so it is never the source's")
+        if column is not None and spec.type not in (None, "bigint", "double", "decimal", "text"):
+            raise ValueError(f"columns.{name}.type: {spec.type} has no sum")
 
 
 class _Reconcile(Judge):

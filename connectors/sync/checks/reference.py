@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from connectors.specs import Spec, StreamSpec
 from connectors.sync.checks.asking import gone, one_row
 from connectors.sync.checks.contract import AuditCheck, Judge, Outcome, Whole, nothing_to_judge
+from connectors.sync.checks.options import StoredColumn
 
 _SHOWN = 3
 
@@ -23,7 +24,7 @@ class ReferenceOptions(Spec):
     lag: rows younger than this are not judged yet: their parents may come with the parent stream's next sync.
     """
 
-    column: str
+    column: StoredColumn
     to: str
     tolerance: float = Field(default=0.0, ge=0, le=1)
     lag: timedelta = Field(default=timedelta(0), ge=timedelta(0))
@@ -34,6 +35,11 @@ class ReferenceOptions(Spec):
         if len(value.split(".")) not in (2, 3) or not all(value.split(".")):
             raise ValueError("is source.stream.column, or stream.column of the same source")
         return value
+
+    def parent(self, source: str) -> str | None:
+        """The stream of that source that it points to; None when it is another source's."""
+        *owner, stream, _ = self.to.split(".")
+        return stream if owner in ([], [source]) else None
 
 
 class _Reference(Judge):

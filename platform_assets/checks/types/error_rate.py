@@ -4,8 +4,9 @@ checks: [{type: error_rate, max_share: 0.2}]
 """
 
 from collections.abc import Sequence
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from connectors.specs import Spec
 from connectors.sync import Verdict
@@ -18,6 +19,12 @@ class ErrorRateOptions(Spec):
     max_share: float = Field(default=0.2, ge=0, lt=1)
     last: int = Field(default=20, ge=2, le=100)
     minimum: int = Field(default=5, ge=2, le=100)
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Self:
+        if self.minimum > self.last:
+            raise ValueError(f"minimum {self.minimum} is more than last {self.last}: it would learn for ever")
+        return self
 
 
 def evaluate(observation: Observation, options: ErrorRateOptions) -> Verdict:

@@ -7,9 +7,13 @@ checks: [{type: freshness_data, fail_after: PT6H}]
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from pydantic import Field, ValidationInfo, model_validator
 
 from connectors.specs import Spec, StreamSpec
 from connectors.sync import Verdict
+from connectors.sync.checks.options import stream_of
 from platform_assets.checks.contract import CheckType, Observation
 from platform_assets.checks.data_time import DataTime
 
@@ -20,8 +24,23 @@ class FreshnessDataOptions(Spec):
     """fail_after, warn_after: the age of the newest cursor value; left out, those of the stream's `freshness`, and
     without one a day."""
 
-    fail_after: timedelta | None = None
-    warn_after: timedelta | None = None
+    fail_after: timedelta | None = Field(default=None, gt=timedelta(0))
+    warn_after: timedelta | None = Field(default=None, gt=timedelta(0))
+
+    @model_validator(mode="after")
+    def _has_a_time(self, info: ValidationInfo) -> Self:
+        if (stream := stream_of(info)) is None:
+            return self
+        if stream.cursor is None:
+            raise ValueError("needs a cursor on the stream: the newest value of it tells how old the data is")
+        column = stream.columns.get(stream.cursor.field)
+        # a text may hold times
+        if column is not None and column.type not in (None, "timestamp", "date", "text"):
+            raise ValueError(f"the cursor {stream.cursor.field} is a {column.type}, no time")
+        fail_after, warn_after = windows(stream, self)
+        if warn_after is not None and warn_after >= fail_after:
+            raise ValueError("warn_after must be shorter than fail_after")
+        return self
 
 
 def evaluate(observation: Observation, options: FreshnessDataOptions) -> Verdict:

@@ -5,8 +5,9 @@ checks: [{type: slow_run}]
 
 from datetime import timedelta
 from statistics import median
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from connectors.specs import Spec
 from connectors.sync import Verdict
@@ -23,6 +24,12 @@ class SlowRunOptions(Spec):
     last: int = Field(default=30, ge=3, le=100)
     minimum: int = Field(default=7, ge=3, le=100)
     slack: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0))
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Self:
+        if self.minimum > self.last:
+            raise ValueError(f"minimum {self.minimum} is more than last {self.last}: it would learn for ever")
+        return self
 
 
 def evaluate(observation: Observation, options: SlowRunOptions) -> Verdict:

@@ -15,6 +15,7 @@ from connectors.specs import StreamSpec
 from connectors.sync.batches import Batch
 from connectors.sync.columns import Column
 from connectors.sync.destination import TABLES_LOCK
+from connectors.sync.indexes import drop_copied_key
 from connectors.sync.rejects import Reject
 from connectors.sync.relations import columns_of, ensure_platform_columns, has_columns, number_rows, stamp
 from connectors.sync.tables import ROW_NUMBER, Tables
@@ -74,6 +75,7 @@ class Generation:
             self._columns = columns_of(connection, raw)
             form = SQL("(like {} including all)").format(raw) if self._columns else SQL("()")
             connection.execute(SQL("create table {} {}").format(self.table, form))
+            drop_copied_key(connection, raw, self.table, self._stream)
         new = [column for column in columns if column.name not in self._columns]
         if new:
             connection.execute(SQL("alter table {} {}").format(self.table, _additions(new)))

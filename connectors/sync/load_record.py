@@ -56,11 +56,12 @@ class LoadRecord:
         source, stream, sync_id = request.source.source, request.stream.name, self._lease.sync_id
         version = None
         if batch.is_last or batch.schema.drift:
-            missing = []
+            seen = None
             if batch.is_last and rows.extracted and gone.speaks_of_now(connection, request):
-                missing = batch.schema.missing()
-                gone.say_missing(connection, Identifier(request.source.schema_name, stream), missing)
-            version = registry.record(connection, source, stream, sync_id, batch.schema, missing)
+                raw = Identifier(request.source.schema_name, stream)
+                seen = registry.Seen(batch.schema.missing(), self._audit.extracted, raw, load_id)
+                gone.say_missing(connection, raw, seen.missing)
+            version = registry.record(connection, source, stream, sync_id, batch.schema, seen)
         committed = None
         if request.is_live:
             committed = self._position.commit(

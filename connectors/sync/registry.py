@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
+from psycopg.sql import Identifier
 from psycopg.types.json import Jsonb
 
 from connectors.column_spec import ColumnSpec
 from connectors.specs import StreamSpec
+from connectors.sync import on_record
 from connectors.sync.columns import Column
 from connectors.sync.differences import Field, Shape, diff, words
 from connectors.sync.result import SyncRequest
@@ -27,6 +29,14 @@ class SchemaVersion:
     diff: tuple[dict[str, Any], ...]
     decision: str
     contract: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def unique_by(self) -> tuple[str, ...] | None:
+        """The key that the table's rows are told apart by; None when nobody knows. A version that is older than the
+        promise of a disposition counts as one of a key."""
+        if "key" not in self.contract:
+            return None
+        return () if self.contract.get("write") == "append" else tuple(self.contract["key"])
 
     @property
     def shape(self) -> Shape:
@@ -75,16 +85,16 @@ def ruled_columns(connection: psycopg.Connection[Any], source: str, stream: Stre
 def refuse_other_key(last: SchemaVersion | None, request: SyncRequest, released: Collection[tuple[str, str]]) -> None:
     """Raises FrozenDriftError: the table's rows were loaded by another key, and `drift.key: freeze`."""
     stream = request.stream
-    if last is None or "key" not in last.contract or stream.write not in ("merge", "scd2"):
+    before = last.unique_by if last else None
+    if not before or before == stream.primary_key or stream.write == "replace":
         return
-    before = tuple(last.contract["key"])
-    is_released = ("key", "primary_key") in released
-    if before and before != stream.primary_key and stream.drift.key == "freeze" and not is_released:
+    if stream.drift.key == "freeze" and ("key", "primary_key") not in released:
         was, now = words(before), words(stream.primary_key)
+        then = "its values must be unique" if stream.write != "append" else "rows may then have one more than once"
         raise FrozenDriftError(
             f"{request.label}: primary_key",
             f"is {now}, but the raw table was loaded by {was}",
-            "Restore the key, or set drift.key: evolve to go over to the new one; its values must be unique.",
+            f"Restore the key, or set drift.key: evolve to go over to the new one; {then}.",
             [Drift("key", "primary_key", was, now, BLOCKED)],
         )
 
@@ -93,6 +103,7 @@ def contract_of(stream: StreamSpec) -> dict[str, Any]:
     """What a version keeps of the source file."""
     columns = stream.columns.items()
     return {
+        "write": stream.write or "append",
         "key": list(stream.primary_key),
         "not_null": [name for name, column in columns if not column.nullable],
         "accepted": {name: list(column.accepted_values) for name, column in columns if column.accepted_values},
@@ -133,19 +144,8 @@ def undecided(connection: psycopg.Connection[Any], source: str, stream: str) -> 
 
 
 def released(connection: psycopg.Connection[Any], source: str, stream: str) -> frozenset[tuple[str, str]]:
-    """(change, column) that a policy `freeze` has stopped, and that a person has accepted since."""
-    rows = connection.execute(
-        """
-        select item ->> 'change', item ->> 'column'
-        from ops.schema_versions, jsonb_array_elements(diff) as item
-        where source = %(source)s and stream = %(stream)s and item ->> 'action' = %(blocked)s and version <= (
-            select max(version) from ops.schema_versions
-            where source = %(source)s and stream = %(stream)s and decision = 'accepted'
-        )
-        """,
-        {"source": source, "stream": stream, "blocked": BLOCKED},
-    ).fetchall()
-    return frozenset((change, column) for change, column in rows)
+    """(change, column) that a policy `freeze` has stopped, that a person has accepted, and that has not ended since."""
+    return on_record.read(connection, source, stream).released
 
 
 def record_blocked(
@@ -166,38 +166,52 @@ def record_blocked(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a sync that speaks of now has read. missing: columns that none of its `records` records had."""
+
+    missing: Sequence[Drift]
+    records: int
+    raw: Identifier
+    load_id: str
+
+
 def record(
     connection: psycopg.Connection[Any],
     source: str,
     stream: str,
     sync_id: str,
     schema: StreamSchema,
-    missing: Sequence[Drift],
+    seen: Seen | None,
 ) -> int | None:
     """Write a new version when columns, promises or open differences changed; the version now in force.
 
     Decision `evolved` when the stream's policy settled every difference, or a person has accepted it before; `pending`
-    when somebody must look.
+    when somebody must look; `first` when nothing declared contradicts the first sync.
+
+    seen: None while the sync goes on, or of one that does not speak of now.
     """
     last = newest(connection, source, stream)
     columns = [column.to_json() for column in schema.columns]
     contract = contract_of(schema.spec)
+    missing = seen.missing if seen else ()
     drift = [*schema.drift, *schema.broken, *missing, *(_declared_drift(last, contract) if last else ())]
     diff = list({str(item): item for item in (one.to_json() for one in drift)}.values())
     if last is None:
         if not columns:
             return None
-        decision, version = "first", 1
+        decision, version = ("pending" if _contradicts(schema, diff) else "first"), 1
     else:
+        known = on_record.read(connection, source, stream)
+        if seen is not None:
+            returned = _returned(connection, known, schema, seen)
+            diff = [*returned, *(item for item in diff if not known.may_be_chance(item, seen.records))]
         same_columns = columns == [column.to_json() for column in last.columns]
-        if same_columns and all(item in last.diff for item in diff):
+        if same_columns and all(known.has(item) for item in diff):
             _remember_contract(connection, source, stream, last, contract)
             return last.version
-        known = last.diff if not undecided(connection, source, stream) else ()
         is_settled = all(
-            item["action"].startswith(_SETTLED_ACTIONS)
-            or item in known
-            or (item["change"], item["column"]) in schema.released
+            _is_settled(item) or item in known.settled or (item["change"], item["column"]) in schema.released
             for item in diff
         )
         decision, version = ("evolved" if is_settled else "pending"), last.version + 1
@@ -214,6 +228,43 @@ def record(
         },
     )  # fmt: skip
     return version
+
+
+def _is_settled(item: on_record.Item) -> bool:
+    """By the policy alone."""
+    return item["action"].startswith(_SETTLED_ACTIONS)
+
+
+def _contradicts(schema: StreamSchema, diff: Sequence[on_record.Item]) -> bool:
+    """Whether a first sync differs from declared columns in what the policy leaves open.
+
+    Types that nobody declared are observed in the same sync: they contradict nothing.
+    """
+    spec = {column.name: schema.spec.columns.get(column.source_name) for column in schema.columns}
+    return any(
+        (declared := spec.get(item["column"])) is not None
+        and (item["change"] != "retyped" or declared.type is not None)
+        and not _is_settled(item)
+        for item in diff
+    )
+
+
+def _returned(
+    connection: psycopg.Connection[Any], known: on_record.OnRecord, schema: StreamSchema, seen: Seen
+) -> list[dict[str, Any]]:
+    """A difference for each lost column that is back; none where the policy says that records may lack one."""
+    back = {
+        column.name: column
+        for column in schema.table_columns
+        if column.variant_of is None and column.name in known.lost and column.source_name in schema.seen
+    }
+    if not back or schema.spec.drift.missing == "ignore":
+        return []
+    shares = on_record.shares_of(connection, seen.raw, back, seen.load_id)
+    return [
+        Drift("returned", name, None, None, "loaded").to_json() | {"share": round(share, 4)}
+        for name, share in shares.items()
+    ]
 
 
 def _remember_contract(

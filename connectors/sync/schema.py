@@ -24,7 +24,7 @@ from connectors.sync.columns import (
 from connectors.sync.result import Verdict
 
 _SHOWN_CHANGES = 5
-Change = Literal["new", "retyped", "missing", "collision", "renamed", "key", "nullability", "enum"]
+Change = Literal["new", "retyped", "missing", "returned", "collision", "renamed", "key", "nullability", "enum"]
 
 
 @dataclass(frozen=True, slots=True)

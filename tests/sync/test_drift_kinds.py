@@ -180,6 +180,159 @@ def test_drift_stays_red_until_it_is_accepted_and_never_heals_itself(lab: Lab) -
     assert drift_is_green(stream)
 
 
+def accept(stream: Stream) -> None:
+    with psycopg.connect(stream.dsn, autocommit=True) as connection:
+        schemabook.accept(connection, "unit", stream.name, None, "agreed with the shop", "ann")
+
+
+def comment(stream: Stream) -> str | None:
+    ((said,),) = stream.fetch(
+        "select col_description(attrelid, attnum) from pg_attribute where attrelid = %s::regclass and attname = 'v'",
+        f"raw_unit.{stream.name}",
+    )
+    return said
+
+
+@pytest.mark.parametrize(
+    "write", [KEYED, pytest.param({"write": "replace"}, marks=pytest.mark.slow)], ids=["merge", "replace"]
+)
+def test_a_loss_that_was_accepted_ends_with_the_columns_return_and_the_next_one_wants_a_decision_again(
+    lab: Lab, write: dict[str, Any]
+) -> None:
+    stream = lab.stream(**write)
+    stream.sync(lines('{"id": 1, "v": "a"}'))
+    stream.sync(lines('{"id": 2}'))
+    accept(stream)
+    stream.sync(lines('{"id": 3, "v": "c"}'))
+    assert (stream.decisions(), drift_is_green(stream)) == (["first", "accepted", "evolved"], True)
+    assert stream.drift()[-1] == ("returned", "v", "loaded")
+    assert comment(stream) is None
+
+    stream.sync(lines('{"id": 4}'))
+    assert stream.results[-1].status == "succeeded_with_warnings"
+    assert "schema version 4 is pending: missing v (warn)" in stream.results[-1].message
+    assert (comment(stream) or "").startswith("Missing from the source since 20")
+
+
+def test_records_that_alternate_write_no_version_until_somebody_has_decided(lab: Lab) -> None:
+    warned, ignored = lab.stream(**KEYED), lab.stream(**KEYED, drift={"missing": "ignore"})
+    for stream in (warned, ignored):
+        stream.sync(lines('{"id": 0, "v": "a"}'))
+        for number in range(2):
+            stream.sync(lines(f'{{"id": {number}}}'))
+            stream.sync(lines(f'{{"id": {number}, "v": "a"}}'))
+    assert (warned.decisions(), ignored.decisions()) == (["first", "pending"], ["first", "evolved"])
+
+    # accepted while it was back: that is on record, and what comes next is new
+    accept(warned)
+    warned.sync(lines('{"id": 1, "v": "a"}'))
+    for number in range(2):
+        warned.sync(lines(f'{{"id": {number}}}'))
+        warned.sync(lines(f'{{"id": {number}, "v": "a"}}'))
+    assert warned.decisions() == ["first", "accepted", "evolved", "pending"]
+
+
+def test_few_records_without_a_field_that_most_of_them_lack_anyway_are_no_second_loss(lab: Lab) -> None:
+    stream = lab.stream(**KEYED)
+    few = lines(*[f'{{"id": {number}}}' for number in range(5)])
+    rare = lines(
+        *[f'{{"id": {number}, "v": {number}}}' if number == 3 else f'{{"id": {number}}}' for number in range(5)]
+    )
+    stream.sync(rare)
+    stream.sync(few)
+    accept(stream)
+    for _ in range(2):
+        stream.sync(rare)
+        stream.sync(few)
+    assert (stream.decisions(), drift_is_green(stream)) == (["first", "accepted", "evolved"], True)
+
+    # a fifth of them had it: of a hundred none by chance is one case in five billion
+    stream.sync(lines(*[f'{{"id": {number}}}' for number in range(100)]))
+    assert (stream.decisions()[3:], drift_is_green(stream)) == (["pending"], False)
+
+
+@pytest.mark.slow
+def test_what_was_accepted_of_other_kinds_is_not_asked_again_behind_newer_versions(lab: Lab) -> None:
+    stream = lab.stream(**KEYED, columns={"n": {"type": "bigint"}})
+    stream.sync(lines('{"id": 1, "v": "a", "n": 1}'))
+    stream.sync(lines('{"id": 2, "n": 1}', '{"id": 3, "n": "much"}'))
+    accept(stream)
+    stream.sync(lines('{"id": 3, "v": "c", "n": 1}'))
+    stream.sync(lines('{"id": 3, "v": "c", "n": "much"}'))
+
+    assert (stream.decisions(), drift_is_green(stream)) == (["first", "accepted", "evolved"], True)
+
+
+@pytest.mark.slow
+def test_a_policy_that_stops_at_a_missing_column_does_so_again_after_its_return(lab: Lab) -> None:
+    stream = lab.stream(**KEYED, drift={"missing": "freeze"})
+    stream.sync(lines('{"id": 1, "v": "a"}'))
+    with pytest.raises(FrozenDriftError):
+        stream.sync(lines('{"id": 2}'))
+    accept(stream)
+    stream.sync(lines('{"id": 2}'))
+    stream.sync(lines('{"id": 3, "v": "c"}'))
+    with pytest.raises(FrozenDriftError, match="no record of this sync has it"):
+        stream.sync(lines('{"id": 4}'))
+
+    assert stream.decisions() == ["first", "accepted", "evolved", "evolved", "blocked"]
+
+
+@pytest.mark.slow
+def test_a_partition_of_old_is_no_return(lab: Lab) -> None:
+    stream = lab.stream(**KEYED, cursor={"field": "at"}, columns={"at": {"type": "timestamp"}})
+
+    def read(day: int, fields: str = "") -> None:
+        start = datetime(2024, 1, day, tzinfo=UTC)
+        window = Window(start, start + timedelta(days=1))
+        stream.sync(lines(f'{{"id": {day}, "at": "2024-01-0{day}T06:00:00Z"{fields}}}'), partition=window)
+
+    read(2, ', "v": 1')
+    read(3)
+    accept(stream)
+    read(1, ', "v": 1')
+    assert stream.decisions() == ["first", "accepted"]
+    read(4, ', "v": 1')
+    read(5)
+    assert stream.decisions() == ["first", "accepted", "evolved", "pending"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "decision"),
+    [
+        ({"type": "bigint"}, '"much"', "pending"),
+        pytest.param({"accepted_values": ["1"]}, '"2"', "pending", marks=pytest.mark.slow),
+        pytest.param({"nullable": False}, "null", "pending", marks=pytest.mark.slow),
+        pytest.param({"pii": "personal"}, '"much"', "first", marks=pytest.mark.slow),
+        (None, '"much"', "first"),
+    ],
+)
+def test_a_first_sync_that_contradicts_what_is_declared_wants_a_decision(
+    lab: Lab, column: dict[str, Any] | None, value: str, decision: str
+) -> None:
+    declared = {"v": column} if column else {}
+    stream = lab.stream(**KEYED, columns={"id": {"type": "bigint"}, **declared})
+    good = '"1"' if column and "accepted_values" in column else "1"
+    stream.sync(lines(f'{{"id": 1, "v": {good}}}'), lines(f'{{"id": 2, "v": {value}}}', position="page 2"))
+
+    assert (stream.decisions(), drift_is_green(stream)) == ([decision], decision == "first")
+    stream.sync(lines(f'{{"id": 2, "v": {value}}}'))
+    if decision == "pending":
+        assert (stream.decisions(), drift_is_green(stream)) == (["pending"], False)
+        accept(stream)
+        stream.sync(lines(f'{{"id": 2, "v": {value}}}'))
+    assert drift_is_green(stream)
+
+
+@pytest.mark.slow
+def test_a_first_sync_that_the_policy_lets_contradict_it_wants_none(lab: Lab) -> None:
+    column = {"type": "text", "accepted_values": ["open"]}
+    stream = lab.stream(**KEYED, columns={"v": column}, drift={"enum": "evolve"})
+    stream.sync(lines('{"id": 2, "v": "ajar"}'))
+
+    assert (stream.decisions(), drift_is_green(stream)) == (["first"], True)
+
+
 def test_of_partitions_the_newest_one_tells_what_is_missing(lab: Lab) -> None:
     stream = lab.stream(**KEYED, cursor={"field": "at"}, columns={"at": {"type": "timestamp"}})
 

@@ -89,6 +89,7 @@ def _facts(evidence: Evidence) -> Iterator[StreamFacts]:
                 stream,
                 table_shape(version) if version else described,
                 is_table=version is not None,
+                loaded_by=version.unique_by if version else None,
                 offered=offered_shape(shown) if shown else None,
                 is_offered=not (is_typed and offered and shown is None and not reads_query),
                 is_typed=is_typed,

@@ -4,7 +4,7 @@ What stands is the raw table (or, unseen, what dbt's source says of it); what co
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from connectors.specs import SourceSpec, StreamSpec
@@ -20,6 +20,7 @@ class StreamFacts:
     """Everything known of one stream.
 
     standing: what models are built on; None when nothing is known. is_table: it is the raw table itself.
+    loaded_by: the key that its rows are told apart by; None when nobody knows.
     offered: what the source has now; None when it was not asked. is_offered: False when the source says that the stream
         is gone. is_typed: the source says its own types; knows_null: and which columns are never NULL.
     said: the unit and pii of promised columns, as dbt's source says them.
@@ -31,6 +32,7 @@ class StreamFacts:
     stream: StreamSpec
     standing: Shape | None
     is_table: bool
+    loaded_by: tuple[str, ...] | None = None
     offered: Shape | None = None
     is_offered: bool = True
     is_typed: bool = False
@@ -89,10 +91,11 @@ def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]
         return
     declared = declared_shape(stream)
     known = {name: old for name, old in standing.columns.items() if name in declared.columns}
-    for change in diff(Shape(known, standing.key or declared.key), declared):
+    before, after = _keys(facts, standing.key)
+    for change in diff(Shape(known, before), replace(declared, key=after)):
         if change.kind == "new":
             continue
-        names = (*standing.key, *declared.key) if change.kind == "key" else (change.column,)
+        names = (*before, *after) if change.kind == "key" else (change.column,)
         impact = _impact(facts, impacts, *names, is_retyped=change.kind == "retyped")
         says, is_breaking = _of_contract(facts, change, impact)
         yield Planned(facts.label, "contract", change.kind, change.column, says, is_breaking, impact)
@@ -102,6 +105,18 @@ def _contract_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]
             becomes = "NULL in every row from now on" if spec.rule == "block" else "another text than before"
             says = f"{name}: rule {spec.rule}: its values become {becomes}"
             yield Planned(facts.label, "contract", "rule", name, says, bool(impact.uses), impact)
+
+
+def _keys(facts: StreamFacts, promised: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The key that rows are told apart by, before and after; where it is the same, the key that was promised.
+
+    Appended rows are told apart by none. Unseen, what stands may have a key in a column that nobody declared.
+    """
+    declared = facts.stream.primary_key
+    if facts.loaded_by is None:
+        return promised or declared, declared
+    after = () if facts.stream.write == "append" else declared
+    return (facts.loaded_by, after) if facts.loaded_by != after else (promised, declared)
 
 
 def _meaning(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:
@@ -151,9 +166,7 @@ def _of_contract(facts: StreamFacts, change: Change, impact: Impact) -> tuple[st
     if change.kind == "retyped":
         return f"{change}; the sync stops while the raw table has the old type", True
     if change.kind == "key":
-        if drift.key == "freeze" and facts.stream.write in ("merge", "scd2"):
-            return f"{change}; the sync stops (drift.key: freeze)", True
-        return f"{change}; rows are told apart otherwise", bool(impact.uses)
+        return _of_key(facts, change, impact)
     if change.kind == "nullability":
         if change.after:
             return f"{change}; models that rely on a value meet NULL", impact.checks_of("not_null", "primary_key of")
@@ -164,6 +177,22 @@ def _of_contract(facts: StreamFacts, change: Change, impact: Impact) -> tuple[st
     if not after or (before and set(after) - set(before)):
         return f"{change}; models meet values that they did not know", impact.checks_of("accepted_values", "check of")
     return f"{change}; records with another value: {drift.enum}", False
+
+
+def _of_key(facts: StreamFacts, change: Change, impact: Impact) -> tuple[str, bool]:
+    """As the sync judges it: a table's rows have to be unique by a key that they were not loaded by."""
+    stream, before = facts.stream, change.before
+    assert isinstance(before, tuple)
+    is_merged = stream.write in ("merge", "scd2")
+    is_known = bool(facts.loaded_by) or not stream.primary_key
+    is_other = before != stream.primary_key and (is_merged or (stream.write == "append" and is_known))
+    if before and is_other and stream.drift.key == "freeze":
+        return f"{change}; the sync stops (drift.key: freeze)", True
+    if is_merged and not (before and {*before} <= {*stream.primary_key}):
+        return f"{change}; the sync stops where rows of the raw table share a value of it", True
+    if stream.write == "append" and facts.loaded_by:
+        return f"{change}; a key may have more than one row from now on", bool(impact.uses)
+    return f"{change}; rows are told apart otherwise", bool(impact.uses)
 
 
 def _source_changes(facts: StreamFacts, impacts: Impacts) -> Iterator[Planned]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from platform_assets.warehouse import Warehouse
 
 DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli(prog_name='dbt')")
-AUDITED = (sys.executable, "-m", "platform_assets.dbt.audited")
+AUDITED = (sys.executable, "-m", "platform_assets.cli.dbt_audited")
 # these touch no database: they must work before there is a warehouse
 HELP = frozenset({"--help", "-h"})
 OFFLINE = frozenset({"", "parse", "deps", "clean", "ls", "list"})
@@ -42,7 +42,8 @@ def command(context: typer.Context) -> None:
     """Run dbt on dbt_project as the transformer role, e.g. `headwater dbt build -s +flights`. Exit code: dbt's own.
 
     `build` builds marts beside the served ones and moves them over when their tests have passed; only with `--in-place`
-    does dbt build them where they are served (`build`, `run`, `clone`, `retry`).
+    does dbt build them where they are served (`build`, `run`, `clone`, `retry`). It leaves out what stands on a failed
+    blocking check of a stream, unless told `--ignore-failed-checks`.
     `build --slim` builds what was modified since it was last built well, and what reads that; `build --unit-tests` runs
     unit tests, too. `rollback [MART ...]` serves the version before.
     """

@@ -55,7 +55,8 @@ def build(build: Build, context: dg.AssetExecutionContext, config: BuildConfig, 
         HeadwaterError: ContractError for what was held back, a broken contract or a failed test; ConfigError for wrong
             SQL; LoaderError when the warehouse went away.
     """
-    from platform_assets.dbt.guard import blocked_error, blocked_models  # event log and SQLAlchemy: 0.5 CPU s
+    from platform_assets.dbt.blocked import blocked_error
+    from platform_assets.dbt.guard import OVER, blocked_models  # event log and SQLAlchemy: 0.5 CPU s
 
     graph = build.graph
     models = {id_ for id_, model in graph.models.items() if dg.AssetKey(model.key) in context.selected_asset_keys}
@@ -66,11 +67,11 @@ def build(build: Build, context: dg.AssetExecutionContext, config: BuildConfig, 
     }
     blocked = blocked_models(graph, models, context.instance)
     if blocked and config.ignore_failed_checks:
-        context.log.warning("Building over failed checks, as launched: %s", blocked_error(graph, blocked))
+        context.log.warning("Building over failed checks, as launched: %s", blocked_error(graph, blocked, OVER))
         blocked = {}
     wanted = models - set(blocked)
     judged = {id_ for id_ in tests if graph.tests[id_].model not in blocked}
-    held_back = blocked_error(graph, blocked) if blocked else None
+    held_back = blocked_error(graph, blocked, OVER) if blocked else None
     if held_back is not None:
         context.log.error(str(held_back))
     if wanted or judged:

@@ -4,77 +4,41 @@ Dagster stops a run at a failed blocking check of that run. A run of this locati
 what their checks said is read from the event log.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 import sqlalchemy as db
 
 # the list of an asset's evaluated checks has no public reader: only the evaluations of a check whose name is known do
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
-from connectors.errors import ContractError
+from platform_assets.dbt.blocked import Blocked, FailedCheck, standing_on
 from platform_assets.dbt.graph import Graph
 
 _DONE = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
-@dataclass(frozen=True, slots=True)
-class FailedCheck:
-    """at: when it was evaluated, aware UTC."""
-
-    asset: dg.AssetKey
-    name: str
-    at: datetime
+OVER = "launch with the op's config `ignore_failed_checks: true`"
 
 
-def blocked_models(
-    graph: Graph, selected: Iterable[str], instance: dg.DagsterInstance
-) -> Mapping[str, Sequence[FailedCheck]]:
-    """Of the selected models those that must not be built, with the failed blocking checks upstream.
+def blocked_models(graph: Graph, selected: Iterable[str], instance: dg.DagsterInstance) -> Blocked:
+    """Of the selected models those that must not be built, with the failed blocking checks upstream."""
 
-    Checks of models that are selected themselves do not count: this run evaluates them again, and dbt skips what is
-    built on one that fails.
-    """
-    wanted = set(selected)
-    upstream = {id_: graph.ancestors(id_) - wanted for id_ in wanted}
-    failed: dict[str, Sequence[FailedCheck]] = {}
-    for ancestor in sorted(frozenset[str]().union(*upstream.values())):
+    def failed(ancestor: str) -> list[FailedCheck]:
         key = dg.AssetKey(graph.key(ancestor))
         if ancestor in graph.sources:
             names: Iterable[str] = _evaluated_checks(instance, key)
         else:
             names = [test.name for test in graph.tests_of.get(ancestor, ()) if test.is_blocking]
-        found = [check for name in names if (check := _failure(instance, dg.AssetCheckKey(key, name)))]
-        if found:
-            failed[ancestor] = found
-    blocked = {
-        id_: [check for ancestor in sorted(far & set(failed)) for check in failed[ancestor]]
-        for id_, far in upstream.items()
-    }
-    return {id_: checks for id_, checks in blocked.items() if checks}
+        return [check for name in names if (check := _failure(instance, dg.AssetCheckKey(key, name)))]
 
-
-def blocked_error(graph: Graph, blocked: Mapping[str, Sequence[FailedCheck]]) -> ContractError:
-    """Names the models, the checks, and how to go on."""
-    models = sorted(graph.models[id_].relation for id_ in blocked)
-    checks = sorted({check for found in blocked.values() for check in found}, key=lambda one: (one.asset, one.name))
-    words = [f"{check.name} of {'.'.join(check.asset.path)} ({check.at:%Y-%m-%d %H:%M} UTC)" for check in checks]
-    assets = sorted({".".join(check.asset.path) for check in checks})
-    return ContractError(
-        _first(models, 3),
-        f"not built: upstream failed {len(checks)} blocking check{'s' if len(checks) > 1 else ''}: {_first(words, 3)}",
-        f"Mend the data or the rule and materialize {_first(assets, 3)} again; to build over it, launch with the op's"
-        " config `ignore_failed_checks: true`.",
-    )
-
-
-def _first(words: Sequence[str], count: int) -> str:
-    more = f" and {len(words) - count} more" if len(words) > count else ""
-    return ", ".join(words[:count]) + more
+    return standing_on(graph, selected, failed)
 
 
 def _evaluated_checks(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Sequence[str]:
@@ -89,19 +53,39 @@ def _evaluated_checks(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Seque
 
 
 def _failure(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> FailedCheck | None:
-    """The check's last finished evaluation if it blocks: failed, of severity error, and not outlived by its asset."""
+    """The check's last finished evaluation if it blocks: failed, of severity error, and not outlived by its asset.
+
+    One that has passed blocks too once newer data came in a run that ended before it could say anything of them.
+    """
     storage = instance.event_log_storage
     found = storage.get_asset_check_execution_history(check, limit=1, status=_DONE)
     last = found[0] if found else None
     evaluation = last.evaluation if last else None
-    if last is None or last.event is None or evaluation is None or evaluation.passed:
-        return None
-    if evaluation.severity != dg.AssetCheckSeverity.ERROR:
-        return None
     # an evaluation that was reported from outside does not say whether it blocks
-    if evaluation.blocking is False or _is_gone(instance, check, last.run_id, last.event.timestamp):
+    if last is None or last.event is None or evaluation is None or evaluation.blocking is False:
         return None
-    return FailedCheck(check.asset_key, check.name, datetime.fromtimestamp(last.event.timestamp, UTC))
+    if (unjudged := _unjudged(instance, check, last)) is not None:
+        return FailedCheck(tuple(check.asset_key.path), check.name, unjudged, "its run ended without it")
+    if evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR:
+        return None
+    if _is_gone(instance, check, last.run_id, last.event.timestamp):
+        return None
+    return FailedCheck(tuple(check.asset_key.path), check.name, datetime.fromtimestamp(last.event.timestamp, UTC))
+
+
+def _unjudged(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, last: AssetCheckExecutionRecord
+) -> datetime | None:
+    """When the data came that the check has said nothing of, in a run that has ended; None when there is none.
+
+    A run that failed and brought nothing leaves the word of the last good data standing.
+    """
+    newest = instance.get_latest_materialization_event(check.asset_key)
+    planned = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+    if newest is None or not planned or planned[0].id == last.id or planned[0].run_id != newest.run_id:
+        return None
+    run = instance.get_run_by_id(newest.run_id)
+    return datetime.fromtimestamp(newest.timestamp, UTC) if run is not None and run.is_finished else None
 
 
 def _is_gone(instance: dg.DagsterInstance, check: dg.AssetCheckKey, run_id: str, evaluated_at: float) -> bool:

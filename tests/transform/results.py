@@ -49,3 +49,21 @@ def sync_without_checks(instance: dg.DagsterInstance, key: str) -> None:
     def sync() -> None: ...
 
     dg.materialize([sync], instance=instance)
+
+
+def sync_without_a_word(instance: dg.DagsterInstance, key: str, *, check: str, brings_data: bool) -> None:
+    """A run that ends before its blocking check says anything, after the data have come or before."""
+    asset_key = dg.AssetKey(key.split("/"))
+
+    @dg.multi_asset(
+        name="sync",
+        specs=[dg.AssetSpec(asset_key)],
+        check_specs=[dg.AssetCheckSpec(check, asset=asset_key, blocking=True)],
+    )
+    def sync(context: dg.AssetExecutionContext):
+        if brings_data:
+            context.log_event(dg.AssetMaterialization(asset_key))
+        raise dg.Failure("the machine went away", allow_retries=False)
+        yield
+
+    dg.materialize([sync], instance=instance, raise_on_error=False)

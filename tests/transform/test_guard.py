@@ -10,7 +10,7 @@ from platform_assets.dbt.guard import blocked_models
 from platform_assets.dbt.manifest import prepared_manifest, read_manifest
 from platform_assets.settings import PROJECT_ROOT
 from tests.transform.conftest import Transform
-from tests.transform.results import report, sync_without_checks
+from tests.transform.results import report, sync_without_a_word, sync_without_checks
 
 WEATHER = "nyc_weather/weather"
 STAGING_TEST = "unique_rows_stg_nyc_weather__weather_airport_code__observed_hour_at"
@@ -71,6 +71,22 @@ def test_a_check_that_left_the_source_file_holds_nothing_back(graph: Graph, inst
     report(instance, WEATHER, check="row_rules", passed=False)
     sync_without_checks(instance, WEATHER)
 
+    assert _held_back(graph, instance, "marts.weather_hours") == {}
+
+
+def test_data_that_a_blocking_check_said_nothing_of_holds_back(graph: Graph, instance: dg.DagsterInstance) -> None:
+    report(instance, WEATHER, check="row_rules", passed=True)
+    report(instance, WEATHER, check="volume", passed=True, blocking=False)
+    # a run that brought nothing leaves the word of the last good data standing
+    sync_without_a_word(instance, WEATHER, check="row_rules", brings_data=False)
+    assert _held_back(graph, instance, "marts.weather_hours") == {}
+
+    sync_without_a_word(instance, WEATHER, check="volume", brings_data=True)
+    assert _held_back(graph, instance, "marts.weather_hours") == {}
+    sync_without_a_word(instance, WEATHER, check="row_rules", brings_data=True)
+    assert _held_back(graph, instance, "marts.weather_hours") == {"marts.weather_hours": ["row_rules"]}
+
+    report(instance, WEATHER, check="row_rules", passed=True)
     assert _held_back(graph, instance, "marts.weather_hours") == {}
 
 

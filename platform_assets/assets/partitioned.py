@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import dagster as dg
+import psycopg
 
 from connectors.contract import Window
-from connectors.errors import HeadwaterError
+from connectors.errors import HeadwaterError, LoaderError
 from connectors.sync import SyncRequest, SyncResult, Verdict
 from platform_assets.assets.materialize import (
     Done,
@@ -23,9 +24,6 @@ from platform_assets.assets.partitions import windows_of
 from platform_assets.assets.turns import give_way, history_turn, live_turn
 from platform_assets.checks import StreamCheck
 from platform_assets.checks.standing import failing_windows, judges_windows
-
-if TYPE_CHECKING:
-    import psycopg
 
 BACKFILL_TAG = "dagster/backfill"
 OF_ONE_WINDOW = frozenset({"contract", "source"})
@@ -71,18 +69,28 @@ def sync_partitions(
             _read(asset, context, dsn, session, slices, reading)
         except HeadwaterError as error:
             reading.error = error
-        if reading.error is not None and reading.error.is_retryable:
-            return (), reading.error
-        said = [*reading.said.items(), *_standing(asset, context, session, definition, reading.said)]
-        verdicts = (_over(check, said) for check in asset.checks)
-        return [verdict for verdict in verdicts if verdict is not None], _summed_up(reading)
+        try:
+            said = [*reading.said.items(), *_standing(asset, context, session, definition, reading.said)]
+        except psycopg.Error as error:
+            # what is not known of other partitions must not look green
+            return (), reading.error or _unasked(label, error)
+    verdicts = (_over(check, said) for check in asset.checks)
+    return [verdict for verdict in verdicts if verdict is not None], _summed_up(reading)
+
+
+def _unasked(label: str, error: psycopg.Error) -> LoaderError:
+    return LoaderError(
+        label,
+        f"the partitions are read, but the ledger could not be asked: {str(error).strip().splitlines()[0]}",
+        "Run `headwater doctor`; a retry reads only what is left.",
+    )
 
 
 def _read(
     asset: StreamAsset,
     context: dg.AssetExecutionContext,
     dsn: str,
-    session: "psycopg.Connection[tuple[object, ...]]",
+    session: psycopg.Connection[tuple[object, ...]],
     slices: Mapping[str, Window],
     reading: Reading,
 ) -> None:
@@ -114,17 +122,20 @@ def _read(
 
 
 def _summed_up(reading: Reading) -> HeadwaterError | None:
-    """The error of the first partition that failed, with the names of the others."""
-    if reading.error is not None and len(reading.failed) > 1:
-        others = _first(reading.failed[1:])
-        reading.error.what += f"; {len(reading.failed) - 1} more of its windows failed: {others}"
-    return reading.error
+    """The error that the run ends with, with the names of the partitions that failed besides."""
+    error = reading.error
+    if error is None:
+        return None
+    others = reading.failed[1:] if error.failure_class in OF_ONE_WINDOW else reading.failed
+    if others:
+        error.what += f"; {len(others)} more of its windows failed: {_first(others)}"
+    return error
 
 
 def _standing(
     asset: StreamAsset,
     context: dg.AssetExecutionContext,
-    session: "psycopg.Connection[tuple[object, ...]]",
+    session: psycopg.Connection[tuple[object, ...]],
     definition: dg.TimeWindowPartitionsDefinition,
     said: Mapping[str, Sequence[Verdict]],
 ) -> Iterator[tuple[str, Sequence[Verdict]]]:
@@ -169,7 +180,7 @@ def _begun(context: dg.AssetExecutionContext) -> datetime | None:
 def _finished(
     asset: StreamAsset,
     context: dg.AssetExecutionContext,
-    session: "psycopg.Connection[tuple[object, ...]]",
+    session: psycopg.Connection[tuple[object, ...]],
     window: Window,
     since: datetime | None,
 ) -> SyncResult | None:

@@ -145,12 +145,15 @@ def test_a_failed_window_hides_no_verdict_of_the_others(run: Callable[..., Seen]
     assert "1 more of its windows failed: 2024-01-02" in seen.failure
 
 
-def test_windows_that_were_done_before_the_source_refused_are_judged(run: Callable[..., Seen], shop: Shop) -> None:
+@pytest.mark.parametrize("status", [401, 503])
+def test_windows_that_were_done_before_the_source_refused_are_judged(
+    run: Callable[..., Seen], shop: Shop, status: int
+) -> None:
     shop.orders = [order(number, day=number) for number in range(1, 4)]
 
     def expire(request: int) -> None:
         if request == 2:
-            shop.refusals = [Answer(401, {"error": "expired"})]
+            shop.refusals = [Answer(status, {"error": "not now"})]
 
     shop.on_page = expire
 

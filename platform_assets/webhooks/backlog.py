@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from connectors.kinds.webhook import WebhookStreamSpec
 
 POSITION = """
-    select coalesce((state -> 'connector' ->> 'sequence')::bigint, 0) from ops.stream_state
+    select case when said ~ '^[0-9]{1,18}$' then said::bigint else 0 end
+    from ops.stream_state, lateral (select state -> 'connector' ->> 'sequence' as said) position
     where source = %s and stream = %s order by version desc limit 1
 """
-"""(source, stream): everything up to this sequence number was read."""
+"""(source, stream): everything up to this sequence number was read; nothing, where the state has no such number: the
+stream's next sync says so, and no other stream waits for it."""
 _UNREAD = """
     select count(*), min(received_at), max(sequence) from ops.webhook_inbox
     where source = %s and sequence > %s and event_type like any(%s)

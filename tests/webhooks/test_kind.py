@@ -224,6 +224,18 @@ def test_the_backlog_is_what_a_stream_has_not_read(warehouse: Warehouse) -> None
     assert found == {"events": (0, None), "stars": (1, 2)}
 
 
+@pytest.mark.parametrize("sequence", ["newest", 1.5, -1, 10**30, None, [3]])
+def test_a_nonsense_sequence_is_nothing_read_to_the_backlog(warehouse: Warehouse, sequence: Any) -> None:
+    deliver(warehouse.loader_dsn, ("d1", "push", b"{}"), ("d2", "star", b"{}"))
+    run(warehouse, hooks())
+    with psycopg.connect(warehouse.admin_dsn, autocommit=True) as session:
+        session.execute("update ops.stream_state set state = %s", [Jsonb({"connector": {"sequence": sequence}})])
+
+        (found,) = read_backlog(session, [hooks()])
+
+    assert (found.deliveries, found.newest) == (2, 2)
+
+
 def test_pruning_takes_what_every_stream_has_read_and_nothing_else(warehouse: Warehouse) -> None:
     spec = hooks({"name": "events"}, {"name": "stars", "events": "star"})
     old, new = datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 3, tzinfo=UTC)

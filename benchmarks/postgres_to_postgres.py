@@ -188,8 +188,17 @@ def dlt_default(bench: Bench) -> Measured:
 
 
 def ingestr(bench: Bench) -> Measured:
-    """The last version that is in its wheel; later ones download a binary at their first start."""
-    interpreter = peer("ingestr", "ingestr<1")
+    """The last version that is whole in its wheel, written in Go; later ones download their binary when they start."""
+    return _ingestr(bench, "ingestr<1")
+
+
+def ingestr_in_python(bench: Bench) -> Measured:
+    """The last version before it was written anew."""
+    return _ingestr(bench, "ingestr<0.15")
+
+
+def _ingestr(bench: Bench, version: str) -> Measured:
+    interpreter = peer("ingestr", version)
     bench.clean()
     command = [
         str(interpreter.parent / "ingestr"), "ingest", "--yes", "--progress", "log",
@@ -211,6 +220,7 @@ PATHS: dict[str, Callable[[Bench], Measured]] = {
     "sling": sling,
     "dlt_default": dlt_default,
     "ingestr": ingestr,
+    "ingestr_in_python": ingestr_in_python,
 }
 
 
@@ -224,7 +234,7 @@ def targets(outcomes: list[Outcome], rows: int) -> list[Target]:
         Target("seconds, as a multiple of psql's binary COPY", ours.ratio, 1.7),
         Target("peak memory, MB", ours.peak_mb, 150),
     ]
-    for path, bound in (("sling", 3.5), ("ingestr", 8.0), ("dlt_default", 15.0)):
+    for path, bound in (("sling", 3.5), ("ingestr_in_python", 8.0), ("dlt_default", 15.0)):
         peer_outcome = by_path.get(path)
         faster = (
             round(peer_outcome.seconds / ours.seconds, 1) if peer_outcome is not None and peer_outcome.seconds else None
@@ -249,7 +259,7 @@ def main() -> None:
             url = server.url(server.database) if path == "headwater" else bench.copied_url
             run = PATHS[path]
             # the slow peers are run once: their distance is far beyond the noise
-            repeats = 1 if path in ("dlt_default", "ingestr") else options.repeats
+            repeats = 1 if path in ("dlt_default", "ingestr", "ingestr_in_python") else options.repeats
             outcomes.append(repeated(path, repeats, lambda run=run: run(bench), lambda url=url: bench.difference(url)))
     outcomes = with_ratios(outcomes, "limit")
     report("postgres_to_postgres", f"{options.rows:,} rows of lineitem", outcomes, targets(outcomes, options.rows))

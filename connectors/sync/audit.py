@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from connectors.contract import Attestation
 from connectors.errors import ConfigError, ContractError
 from connectors.specs import Severity, StreamSpec, did_you_mean
-from connectors.sync.checks import audit_checks, is_judged_elsewhere
+from connectors.sync.checks import JUDGED_AFTER_THE_SYNC, audit_checks
 from connectors.sync.checks.contract import Judge, Outcome, Staged, Whole, settled
 from connectors.sync.checks.options import options_of
 from connectors.sync.columns import DELETED
@@ -102,8 +102,9 @@ def _seats(label: str, stream: StreamSpec) -> list[_Seat]:
             severity, blocking = settled(spec, entry.severity, blocks=entry.blocks)
             judge = entry.judge(options_of(spec, entry.options, stream, where), stream)
             seats.append(_Seat(str(spec.options.get("name") or spec.type), severity or "error", blocking, judge))
-        elif not is_judged_elsewhere(spec.type):
-            raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", did_you_mean(spec.type, list(types)))
+        elif spec.type not in JUDGED_AFTER_THE_SYNC:
+            nearest = did_you_mean(spec.type, sorted({*types, *JUDGED_AFTER_THE_SYNC}))
+            raise ConfigError(f"{where}.type", f"unknown check {spec.type!r}", nearest)
     declared = {spec.type for spec in stream.checks}
     for entry in types.values():
         if entry.name not in declared and entry.applies_to(stream):

@@ -10,7 +10,7 @@ from typing import cast
 from connectors.errors import ConfigError
 from connectors.specs import CheckSpec, SourceSpec, Spec, StreamSpec, did_you_mean
 from connectors.sync import Verdict
-from connectors.sync.checks import audit_checks, judge_elsewhere
+from connectors.sync.checks import audit_checks
 from connectors.sync.checks.contract import AuditCheck, settled
 from connectors.sync.checks.options import options_of
 from connectors.sync.checks.reference import ReferenceOptions
@@ -26,7 +26,6 @@ def check_types() -> Mapping[str, CheckType]:
 
     modules = [import_module(f"{types.__name__}.{info.name}") for info in pkgutil.iter_modules(types.__path__)]
     after = {check.name: check for check in (cast("CheckType", module.CHECK) for module in modules)}
-    judge_elsewhere(after)
     return {name: _audited(check) for name, check in audit_checks().items()} | after
 
 

@@ -11,9 +11,11 @@ from connectors.errors import ConfigError
 from connectors.kinds.rest import RestStreamSpec
 from connectors.specs import CheckSpec, StreamSpec
 from connectors.sync import ObservedColumn, RowCounts, Status, SyncResult, Verdict
+from connectors.sync.checks import JUDGED_AFTER_THE_SYNC
 from platform_assets.assets.metadata import check_result
 from platform_assets.checks import History, Observation, PastSync, SchemaVersion, checks_of
 from platform_assets.checks.data_time import DataTime, moment_of
+from platform_assets.checks.registry import check_types
 from platform_assets.checks.types import freshness_data
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
@@ -113,6 +115,10 @@ def test_some_check_types_are_on_every_stream_and_some_where_they_fit() -> None:
     assert {check.name for check in checks_of(counted, "defs.yaml")} - {
         check.name for check in checks_of(plain, "defs.yaml")
     } == {"reconcile"}
+
+
+def test_the_engine_knows_the_names_of_the_checks_that_it_leaves_to_the_platform() -> None:
+    assert {entry.name for entry in check_types().values() if not entry.is_audit} == JUDGED_AFTER_THE_SYNC
 
 
 def test_a_declared_audit_blocks_unless_it_only_warns() -> None:

@@ -24,6 +24,7 @@ from connectors.errors import (
 )
 from connectors.specs import SourceSpec, parse_source
 from connectors.sync import Progress, SyncRequest, isolated, isolated_messages, sync
+from connectors.sync.checks import JUDGED_AFTER_THE_SYNC
 from platform_assets.settings import PROJECT_ROOT
 from platform_assets.sources import load_sources
 from platform_assets.warehouse import Warehouse
@@ -100,6 +101,13 @@ def test_a_failed_audit_keeps_its_verdicts_and_its_row(warehouse: Warehouse, ser
 
     assert [(v.name, v.passed, v.measured) for v in caught.value.verdicts] == [("row_rule", False, {"rows": 1})]  # type: ignore[attr-defined] AuditFailedError
     assert ledger(warehouse)[0][:3] == (caught.value.sync_id, "failed", "contract")
+
+
+def test_checks_that_judge_a_finished_sync_are_known_in_the_process_too(warehouse: Warehouse, serve: Serve) -> None:
+    checks = [{"type": name} for name in sorted(JUDGED_AFTER_THE_SYNC)]
+    spec = serve(lambda exchange: exchange.json([{"n": 1}]), checks=checks)
+
+    assert sync(request(spec), warehouse.loader_dsn).rows.loaded == 1
 
 
 def test_a_rate_limit_says_for_how_long(warehouse: Warehouse, serve: Serve) -> None:

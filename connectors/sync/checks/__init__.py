@@ -1,7 +1,7 @@
 """Checks that judge before anything is published: one module a type, found by being here."""
 
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import cast
@@ -9,7 +9,9 @@ from typing import cast
 from connectors.sync.checks.contract import AuditCheck
 
 _NOT_TYPES = ("contract", "asking", "options")
-_after_the_sync: set[str] = set()
+JUDGED_AFTER_THE_SYNC = frozenset({"error_rate", "freshness_data", "quarantine", "schema_drift", "slow_run"})
+"""The modules of `platform_assets.checks.types`: the engine passes over them, and refuses what nobody knows. They are
+named here, for a sync in a process of its own imports nothing of the platform."""
 
 
 @cache
@@ -18,12 +20,3 @@ def audit_checks() -> Mapping[str, AuditCheck]:
     names = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name not in _NOT_TYPES)
     found = [cast("AuditCheck", import_module(f"{__name__}.{name}").CHECK) for name in names]
     return {check.name: check for check in found}
-
-
-def judge_elsewhere(names: Iterable[str]) -> None:
-    """Make check types known that judge a finished sync: the engine passes over them, and refuses all others."""
-    _after_the_sync.update(names)
-
-
-def is_judged_elsewhere(name: str) -> bool:
-    return name in _after_the_sync
